@@ -1,0 +1,1 @@
+"""Groups, gates, costs, budgets, plans and removal: what every domain shares."""

@@ -1,0 +1,1 @@
+"""Importance criteria and mask learners, one file each."""

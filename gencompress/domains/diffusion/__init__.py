@@ -1,0 +1,1 @@
+"""Diffusion pipelines: UNets and transformers of diffusers."""
