@@ -74,6 +74,14 @@ def test_streaming_equals_all_at_once_even_far_from_zero():
     assert frechet_distance(statistics[0], statistics[2]) == pytest.approx(frechet_distance(a, b), rel=1e-6)
 
 
+def test_statistics_of_few_images_are_singular_and_still_right():
+    a, b = features(20, 64, 0), features(30, 64, 1)
+    statistics = FeatureStatistics(64), FeatureStatistics(64)
+    statistics[0].update(a)
+    statistics[1].update(b)
+    assert frechet_distance(*statistics) == pytest.approx(frechet_distance(a, b), rel=1e-6)
+
+
 def test_bad_features_are_refused():
     a = features(10, 4, 0)
     with pytest.raises(DataError, match="N >= 2"):
