@@ -42,7 +42,10 @@ def _tiny(build: Callable[..., Pipe]) -> Callable[..., Pipe]:
 
 @_tiny
 def tiny_ddpm(channels: int = 3, **scheduler: Any) -> Any:
-    """Unconditional pixels, 16 px, with a DDIM scheduler (stock class DDIMPipeline)."""
+    """Unconditional pixels, 16 px, with a DDIM scheduler (stock class DDIMPipeline).
+
+    It predicts v: a random network that predicts noise would drive most pixels out of range.
+    """
     from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 
     unet = UNet2DModel(
@@ -56,7 +59,7 @@ def tiny_ddpm(channels: int = 3, **scheduler: Any) -> Any:
         norm_num_groups=4,
         attention_head_dim=8,
     )
-    return DDIMPipeline(unet, DDIMScheduler(**{"clip_sample": False, **scheduler}))
+    return DDIMPipeline(unet, DDIMScheduler(**{"clip_sample": False, "prediction_type": "v_prediction", **scheduler}))
 
 
 @_tiny
@@ -121,7 +124,12 @@ def tiny_dit() -> Any:
 
 @_tiny
 def tiny_pixart(sigma: bool = False) -> Any:
-    from diffusers import DPMSolverMultistepScheduler, PixArtAlphaPipeline, PixArtSigmaPipeline, PixArtTransformer2DModel
+    from diffusers import (
+        DPMSolverMultistepScheduler,
+        PixArtAlphaPipeline,
+        PixArtSigmaPipeline,
+        PixArtTransformer2DModel,
+    )
 
     transformer = PixArtTransformer2DModel(
         num_attention_heads=4,
