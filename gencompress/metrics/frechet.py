@@ -105,7 +105,7 @@ def _mean_and_factor(features: Array | FeatureStatistics, name: str) -> tuple[Ar
 def _root(covariance: Array) -> Array:
     """F with F^T F = covariance: by Cholesky, ten times faster, or by eigenvalues where the covariance is singular."""
     try:
-        return np.linalg.cholesky(covariance).T
+        return np.asarray(np.linalg.cholesky(covariance), dtype=np.float64).T
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(covariance)
         return np.sqrt(values.clip(min=0))[:, None] * vectors.T  # rounding leaves tiny negatives, zero in truth
