@@ -7,3 +7,11 @@ RECIPES: dict[str, str] = {
     "ecodiff": "gencompress.pipelines.ecodiff:ecodiff",
     "one_shot": "gencompress.pipelines.one_shot:one_shot",
 }
+
+# what `gencompress eval`, `export` and `report` call on a finished run: evaluate(run), export(run, out, portable),
+# report(run) -> path of the report
+ACTIONS: dict[str, str] = {
+    "eval": "gencompress.pipelines.ecodiff:evaluate",
+    "export": "gencompress.pipelines.ecodiff:export",
+    "report": "gencompress.pipelines.ecodiff:report",
+}

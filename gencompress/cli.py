@@ -1,0 +1,154 @@
+"""The command line. Standard library alone at import: `gencompress --help` needs neither torch nor Hydra.
+
+Exit codes: 0 done, 2 a typed error (its message is the last line on standard error), 75 interrupted and resumable,
+130 aborted by a second Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from gencompress import __version__
+from gencompress.errors import ConfigError, GencompressError, nearest
+
+_ABORTED = 130
+_KEEPS = (0.8, 0.67)
+_COMPLETION = ("-sc", "--shell-completion")
+
+_HELP = """\
+usage: gencompress COMMAND ...
+
+Compress generative models into files that the stock tools open.
+
+commands:
+  run      prune a model:  gencompress run +experiment=ecodiff_sample budget.keep=0.7
+           (Hydra: key=value options, -m for sweeps, --cfg job to see the options, --help)
+  eval     measure a finished run again:  gencompress eval RUN
+  export   write the pruned pipeline of a run elsewhere:  gencompress export RUN --out DIR [--portable]
+  report   write the report of a finished run again:  gencompress report RUN
+  demo     prune the bundled sample twice and name the reports
+
+options:
+  --help, --version
+
+The same `gencompress run` command resumes what was interrupted or killed.
+Tab completion:  eval "$(gencompress run -sc install=bash)"
+"""
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command; returns the exit code. A typed error is printed as its message alone."""
+    try:
+        _dispatch(arguments)
+    except GencompressError as error:
+        print(f"gencompress: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("gencompress: aborted; the same command resumes from the last checkpoint", file=sys.stderr)
+        return _ABORTED
+    except BrokenPipeError:  # the reader, `head` say, has gone; nothing more can be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _dispatch(arguments: list[str]) -> None:
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if name in ("-h", "--help", "help"):
+        print(_HELP, end="")
+    elif name == "--version":
+        print(f"gencompress {__version__}")
+    elif name in _COMPLETION:
+        _complete(arguments)
+    elif name in _COMMANDS:
+        _COMMANDS[name](rest)
+    else:
+        raise ConfigError(f"unknown command {name!r}: {nearest(name, _COMMANDS)}")
+
+
+def _run(arguments: list[str]) -> None:
+    from gencompress.run import launch
+
+    launch.main(arguments)
+
+
+def _eval(arguments: list[str]) -> None:
+    from gencompress.run import launch
+
+    parsed = _parser("eval", "Measure a finished run again.").parse_args(arguments)
+    with launch.reopen(parsed.run) as run:
+        launch.action("eval")(run)
+
+
+def _export(arguments: list[str]) -> None:
+    from gencompress.run import launch
+
+    parser = _parser("export", "Write the pruned pipeline of a finished run into a new folder.")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    parser.add_argument("--portable", action="store_true", help="self-contained, for users without gencompress")
+    parsed = parser.parse_args(arguments)
+    with launch.reopen(parsed.run) as run:
+        launch.action("export")(run, parsed.out, parsed.portable)
+    print(parsed.out)
+
+
+def _report(arguments: list[str]) -> None:
+    from gencompress.run import launch
+
+    parsed = _parser("report", "Write the report of a finished run again.").parse_args(arguments)
+    with launch.reopen(parsed.run) as run:
+        path = launch.action("report")(run)
+    print(path)
+
+
+def _demo(arguments: list[str]) -> None:
+    from gencompress.run import launch
+
+    parser = argparse.ArgumentParser(prog="gencompress demo", description="Prune the bundled sample, twice.")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where the run folders go")
+    out = parser.parse_args(arguments).out.absolute()
+    reports = []
+    for keep in _KEEPS:
+        config, path = launch.compose(
+            ["+experiment=ecodiff_sample", f"budget.keep={keep}", f"run.dir={_quoted(out / f'demo-keep-{keep}')}"]
+        )
+        launch.execute(config, path)
+        reports.append(path / "report" / "report.html")
+    print("Open these reports in a browser:")
+    for report in reports:
+        print(f"  {report}")
+
+
+def _complete(arguments: list[str]) -> None:
+    """Answer the shell, which asks the program without its command: the commands, then Hydra's answer for `run`."""
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
+        print(" ".join(_COMMANDS))
+    elif words[1] == "run":
+        os.environ["COMP_LINE"] = line.replace(" run", "", 1)
+        _run(arguments)
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"gencompress {name}", description=description)
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    return parser
+
+
+def _quoted(path: Path) -> str:
+    """A path as a value in Hydra's grammar."""
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "run": _run,
+    "eval": _eval,
+    "export": _export,
+    "report": _report,
+    "demo": _demo,
+}

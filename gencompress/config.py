@@ -1,0 +1,338 @@
+"""Every option, once: its type, default, range and meaning. Hydra composes these from `conf/` and the command line.
+
+`register` puts the dataclasses into Hydra's ConfigStore, where the YAML files of `conf/` refer to them as `schema/...`;
+`build` turns composed options into a checked `Config`. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from gencompress.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from omegaconf.errors import OmegaConfBaseException
+
+
+def option(
+    default: Any,
+    meaning: str,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] = (),
+    free: bool = False,
+) -> Any:
+    """A dataclass field with its range. `free` marks an option that changes no result, so a resumed run may differ."""
+    about = {"meaning": meaning, "above": above, "least": least, "most": most, "choices": choices, "free": free}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=about)
+    return field(default=default, metadata=about)
+
+
+@dataclass
+class ModelConfig:
+    """Which model, and how it is held."""
+
+    path: str = option("???", "local folder, hub id, or sample:NAME of the bundled samples")
+    dtype: str = option("fp32", "weights of the model; masks are always fp32", choices=("fp32", "bf16", "fp16"))
+    device: str = option("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
+
+
+@dataclass
+class DomainConfig:
+    """Which kinds of groups of units may be removed."""
+
+    name: str = option("diffusion", "domain", choices=("diffusion",))
+    heads: bool = option(True, "attention heads")
+    ffn: bool = option(True, "hidden neurons of feed-forward layers")
+    resnet: bool = option(True, "interior channels of ResNet blocks, in whole norm groups")
+    adaln: bool = option(False, "outputs of AdaLN modulation layers (FLUX, SD3)")
+    depth: bool = option(False, "whole blocks")
+
+
+@dataclass
+class RecipeConfig:
+    """The sequence of stages."""
+
+    name: str = option("ecodiff", "a key of gencompress.pipelines.RECIPES")
+
+
+@dataclass
+class CriterionConfig:
+    """How a number per unit is found; one subclass per criterion."""
+
+    name: str = option("???", "criterion")
+
+
+@dataclass
+class RandomCriterion(CriterionConfig):
+    """Uniform random numbers: the floor that every criterion must beat."""
+
+    name: str = "random"
+    seed: int = option(0, "of the numbers", least=0)
+
+
+@dataclass
+class MagnitudeCriterion(CriterionConfig):
+    """Norm of a unit's weights."""
+
+    name: str = "magnitude"
+    normalise: str = option("rms", "how layers are made comparable", choices=("raw", "rms", "mean"))
+
+
+@dataclass
+class TaylorCriterion(CriterionConfig):
+    """First-order change of the denoising loss, summed over time steps (Diff-Pruning, arXiv 2305.10924)."""
+
+    name: str = "taylor"
+    samples: int = option(64, "noisy samples that the loss is taken on", least=1)
+
+
+@dataclass
+class FisherCriterion(CriterionConfig):
+    """Mean square of the denoising loss's derivative by each gate."""
+
+    name: str = "fisher"
+    samples: int = option(64, "noisy samples that the loss is taken on", least=1)
+
+
+@dataclass
+class GaussNewtonCriterion(CriterionConfig):
+    """End-to-end Gauss-Newton diagonal: random cotangents of the final latent pulled back through the whole run."""
+
+    name: str = "gauss_newton"
+    trajectories: int = option(32, "denoising runs", least=1)
+    per_cost: bool = option(True, "divide the score by what the unit costs")
+    seed: int = option(0, "of the cotangents", least=0)
+
+
+@dataclass
+class EcoDiffCriterion(CriterionConfig):
+    """Hard-concrete masks learned through the whole denoising run (EcoDiff, arXiv 2412.02852)."""
+
+    name: str = "ecodiff"
+    updates: int = option(60, "optimiser steps per mask", least=1)
+    batch: int = option(4, "trajectories in one gradient", least=1)
+    accumulate: int = option(1, "gradients averaged in one optimiser step", least=1)
+    pool: int = option(64, "distinct batches of trajectories that the gradients are drawn from", least=1)
+    lr: float = option(0.2, "step size of the logits", above=0)
+    delta: float = option(1e-6, "bounds the logistic noise on the logits; the paper has 0.1 to 1", above=0, most=1)
+    temperature: float = option(0.83, "of the hard-concrete distribution", above=0)
+    ramp: float = option(
+        0.5, "part of the updates in which the kept cost falls from all to the budget", least=0, most=1
+    )
+    warm_start: str = option(
+        "gauss_newton", "scores that the logits start from", choices=("none", "fisher", "gauss_newton")
+    )
+    masks: int = option(1, "masks, each with its own seed, whose logits are averaged", least=1)
+    seed: int = option(0, "of the first mask", least=0)
+
+
+@dataclass
+class BudgetConfig:
+    """How much may stay. Give `keep` or `target`."""
+
+    metric: str = option("params", "what is counted", choices=("params", "macs"))
+    keep: float | None = option(None, "part of the metric that stays, in (0, 1]", above=0, most=1)
+    target: int | None = option(None, "absolute value of the metric that stays", above=0)
+    scope: str = option("prunable", "what `keep` is a part of", choices=("prunable", "total"))
+    round_to: int | None = option(None, "widths are multiples of this; null: what each group asks for", least=1)
+    min_keep: int | None = option(None, "units that every group keeps; null: what each group asks for", least=0)
+    uniform: bool = option(False, "the same keep ratio in all groups of a kind")
+
+
+@dataclass
+class DenoiseConfig:
+    """The denoising runs that scores, masks and pictures are made with."""
+
+    steps: int = option(10, "denoising steps", least=1)
+    scheduler: str | None = option(None, "scheduler class; null takes the pipeline's own")
+    guidance_scale: float = option(1.0, "classifier-free guidance; 1 is without", least=1)
+    prompts: str | None = option(None, "text file with one prompt a line; null takes those bundled with a sample")
+    seeds: int = option(0, "first seed of the initial noise", least=0)
+    batch: int = option(4, "images in one forward pass", least=1)
+
+
+@dataclass
+class RecoverConfig:
+    """Training after the removal; one subclass per method."""
+
+    name: str = option("none", "method", choices=("none", "distil"))
+
+
+@dataclass
+class DistilRecover(RecoverConfig):
+    """Distillation of the dense model's output and block features."""
+
+    name: str = "distil"
+    steps: int = option(1000, "optimiser steps", least=1)
+    lr: float = option(1e-4, "step size", above=0)
+    batch: int = option(8, "samples per optimiser step", least=1)
+    lora_rank: int = option(0, "rank of LoRA adapters, merged at the end; 0 trains all weights", least=0)
+    ema: float = option(0.99, "decay of the moving average of the weights; 0 is without", least=0, most=0.99999)
+
+
+@dataclass
+class MetricsConfig:
+    """How before and after are compared."""
+
+    images: int = option(64, "images, on seeds that chose nothing", least=1)
+    lpips: str | None = option(None, "folder with LPIPS weights; null leaves LPIPS out")
+    extractor: str | None = option(None, "feature extractor of the Frechet and kernel distance: inception, or a file")
+    latency_runs: int = option(10, "timed runs after warm-up", least=1)
+
+
+@dataclass
+class ExportConfig:
+    """The folder that diffusers opens."""
+
+    portable: bool = option(False, "self-contained component file, for users without gencompress")
+
+
+@dataclass
+class RunConfig:
+    """The process and its directory."""
+
+    dir: str | None = option(None, "run directory; null is named after the overrides, under runs/", free=True)
+    seed: int = option(0, "of everything that no other seed governs", least=0)
+    threads: int = option(0, "CPU threads of torch; 0 leaves its own choice", least=0, free=True)
+    quiet: bool = option(False, "say nothing but errors", free=True)
+
+
+@dataclass
+class Config:
+    """All options of a run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    domain: DomainConfig = field(default_factory=DomainConfig)
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    criterion: CriterionConfig = field(default_factory=CriterionConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    denoise: DenoiseConfig = field(default_factory=DenoiseConfig)
+    compensate: bool = option(False, "re-fit the layer after removed units in closed form")
+    recover: RecoverConfig = field(default_factory=RecoverConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+CRITERIA: dict[str, type[CriterionConfig]] = {
+    "random": RandomCriterion,
+    "magnitude": MagnitudeCriterion,
+    "taylor": TaylorCriterion,
+    "fisher": FisherCriterion,
+    "gauss_newton": GaussNewtonCriterion,
+    "ecodiff": EcoDiffCriterion,
+}
+RECOVERIES: dict[str, type[RecoverConfig]] = {"none": RecoverConfig, "distil": DistilRecover}
+
+
+def register() -> None:
+    """Put the dataclasses into Hydra's ConfigStore under the group `schema`."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    store.store(group="schema", name="config", node=Config)
+    for name, criterion in CRITERIA.items():
+        store.store(group="schema/criterion", name=name, node=criterion)
+    for name, recovery in RECOVERIES.items():
+        store.store(group="schema/recover", name=name, node=recovery)
+
+
+def build(options: Mapping[str, Any]) -> Config:
+    """The checked Config of complete options, such as `config.yaml` of a run directory holds.
+
+    Raises ConfigError naming the option, what is wrong and what would be right.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    options = {str(key): value for key, value in options.items()}
+    refuse_targets(options)
+    schema = OmegaConf.structured(Config)
+    for group, table in (("criterion", CRITERIA), ("recover", RECOVERIES)):
+        chosen = options.get(group)
+        name = str(chosen.get("name")) if isinstance(chosen, Mapping) else "nothing"
+        if name not in table:
+            raise ConfigError(f"{group}.name={name!r}: {nearest(name, table)}")
+        schema[group] = OmegaConf.structured(table[name])
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(schema, options))
+    except OmegaConfBaseException as error:
+        raise ConfigError(about_option(error)) from error
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """ConfigError for the first option out of its range, or in contradiction with another."""
+    for name, about, value in _leaves(config):
+        _check_value(name, about, value)
+    if (config.budget.keep is None) == (config.budget.target is None):
+        raise ConfigError("give one of budget.keep=PART and budget.target=AMOUNT, and set the other to null")
+    if not any(getattr(config.domain, f.name) for f in fields(config.domain) if f.name != "name"):
+        raise ConfigError("domain: every kind of group is switched off, so nothing can be removed")
+
+
+def refuse_targets(options: Any, where: str = "") -> None:
+    """ConfigError if some key, however deep, is `_target_`: no file or command line names code to import."""
+    pairs = options.items() if isinstance(options, Mapping) else enumerate(options)
+    for key, value in pairs:
+        if key == "_target_":
+            raise ConfigError(f"{where or 'config'}: `_target_` is refused, a configuration never names code to import")
+        if isinstance(value, Mapping | list | tuple):
+            refuse_targets(value, f"{where}.{key}" if where else str(key))
+
+
+def about_option(error: OmegaConfBaseException) -> str:
+    """What OmegaConf found wrong, in one line, with the nearest valid options."""
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
+
+    name, kind = str(error.full_key or ""), error.object_type
+    if isinstance(error, MissingMandatoryValue):
+        return f"option {name} is missing: give {name}=VALUE"
+    if isinstance(error, ConfigKeyError | ConfigAttributeError) and is_dataclass(kind):
+        group, _, last = name.rpartition(".")
+        where = f"{kind.__name__} has no option {last!r}" if group else f"unknown option {name!r}"
+        return f"{name}: {where}: {nearest(last, [f.name for f in fields(kind)])}"
+    return f"option {name}: {str(error.msg).splitlines()[0]}"
+
+
+def option_names() -> list[str]:
+    """Every option's full name, those of all criteria and recoveries included."""
+    names = {name for name, _, _ in _leaves(Config())}
+    for group, table in (("criterion", CRITERIA), ("recover", RECOVERIES)):
+        names |= {f"{group}.{f.name}" for kind in table.values() for f in fields(kind)}
+    return sorted(names)
+
+
+def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any], Any]]:
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{f.name}.")
+        else:
+            yield f"{prefix}{f.name}", f.metadata, value
+
+
+def _check_value(name: str, about: Mapping[str, Any], value: Any) -> None:
+    """ConfigError if one value is outside the range that its field states."""
+    if value is None or isinstance(value, bool) or not about:
+        return
+    if about["choices"] and value not in about["choices"]:
+        raise ConfigError(f"{name}={value!r}: {nearest(value, about['choices'])}")
+    if not isinstance(value, int | float):
+        return
+    above, least, most = about["above"], about["least"], about["most"]
+    low = above if above is not None else least
+    outside = (above is not None and value <= above) or (least is not None and value < least)
+    if outside or (most is not None and value > most) or not math.isfinite(value):
+        opening = "(" if above is not None or low is None else "["
+        span = f"{opening}{'-inf' if low is None else low}, {'inf)' if most is None else f'{most}]'}"
+        raise ConfigError(f"{name}={value} is outside {span}: {about['meaning']}")

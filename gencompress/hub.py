@@ -1,0 +1,29 @@
+"""From the name of a model to what `from_pretrained` takes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gencompress.errors import ModelError, nearest
+
+_SAMPLE = "sample:"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def locate(model: str) -> str:
+    """The folder or hub id for `model`: a local folder, an `owner/name` of the hub, or `sample:NAME`.
+
+    ModelError or ConfigError, naming the nearest valid names, if it is none of these. Nothing is downloaded.
+    """
+    from gencompress.scenes import SAMPLES, path
+
+    if model.startswith(_SAMPLE):
+        return str(path(model.removeprefix(_SAMPLE)))
+    if Path(model).is_dir() or _HUB_ID.fullmatch(model):
+        return model
+    samples = [_SAMPLE + name for name in SAMPLES]
+    raise ModelError(
+        f"model.path={model!r} is no folder here, no hub id (owner/name) and no bundled sample: "
+        f"{nearest(model, samples)}"
+    )

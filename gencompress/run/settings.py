@@ -1,0 +1,85 @@
+"""`config.yaml` of a run directory: the resolved options, and the refusal to go on with different ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gencompress.errors import RunError
+from gencompress.run.atomic import write_text
+
+NAME = "config.yaml"
+_ABSENT = "(absent)"
+_SHOWN = 12
+
+
+def as_mapping(config: Any) -> dict[str, Any]:
+    """A dataclass of options as nested plain dicts and lists."""
+    return {f.name: _value(getattr(config, f.name)) for f in fields(config)}
+
+
+def save(folder: Path, config: Any) -> None:
+    """Replace `config.yaml`."""
+    text = yaml.safe_dump(as_mapping(config), sort_keys=False, allow_unicode=True)
+    head = "# The resolved options of this run; `gencompress run` refuses to resume with others.\n"
+    write_text(folder / NAME, head + text)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The options saved in a run directory. RunError if there are none or the file is damaged."""
+    path = folder / NAME
+    if not path.is_file():
+        raise RunError(f"{folder} is not a run directory: it has no {NAME}")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+    if not isinstance(raw, dict):
+        raise RunError(f"{path} is damaged: it holds no options")
+    return raw
+
+
+def refuse_changes(folder: Path, config: Any) -> None:
+    """RunError listing every option that differs from the saved ones, with both values.
+
+    Fields with `metadata={"free": True}` change no result and may differ.
+    """
+    saved, asked, free = dict(_flat(read(folder))), dict(_flat(as_mapping(config))), set(_free(config))
+    keys = [k for k in saved | asked if k not in free and saved.get(k, _ABSENT) != asked.get(k, _ABSENT)]
+    if not keys:
+        return
+    lines = [f"  {k}: {saved.get(k, _ABSENT)} in the folder, {asked.get(k, _ABSENT)} asked" for k in keys[:_SHOWN]]
+    if len(keys) > _SHOWN:
+        lines.append(f"  and {len(keys) - _SHOWN} more")
+    raise RunError(
+        f"{folder} was made with other options:\n"
+        + "\n".join(lines)
+        + "\nResume it with the old ones, or choose another folder with run.dir=FOLDER"
+    )
+
+
+def _value(value: Any) -> Any:
+    if is_dataclass(value):
+        return as_mapping(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _free(config: Any, prefix: str = "") -> Iterator[str]:
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            yield from _free(value, f"{prefix}{field.name}.")
+        elif field.metadata.get("free"):
+            yield f"{prefix}{field.name}"
