@@ -26,10 +26,11 @@ class ScatterLinear(nn.Linear):
         self.full_features = full_features
         device = self.weight.device
         self.register_buffer("index", torch.arange(out_features, dtype=torch.int64, device=device))
+        self.computed = nn.Identity()  # its output is where gates on the remaining units act
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., full_features]."""
-        y = super().forward(input)
+        y = self.computed(super().forward(input))
         out = y.new_zeros(*y.shape[:-1], self.full_features)
         return out.index_copy(-1, self.index, y)
 
