@@ -30,15 +30,15 @@ class Adapter:
 
     denoiser: ClassVar[str] = "transformer"
     takes_prompts: ClassVar[bool] = True
+    resizable: ClassVar[bool] = True
 
     def __init__(self, pipe: Any, guidance_scale: float | None, height: int | None, width: int | None) -> None:
         self.pipe = pipe
         self.guidance = float(self.default("guidance_scale") if guidance_scale is None else guidance_scale)
-        self.height, self.width = self.size()
-        if height is not None:
-            self.height = height
-        if width is not None:
-            self.width = width
+        own = self.size()
+        self.height = own[0] if height is None else height
+        self.width = own[1] if width is None else width
+        self._check_size(own)
 
     def default(self, option: str) -> Any:
         """The default value of an option of the pipeline's ``__call__``."""
@@ -66,6 +66,22 @@ class Adapter:
         rows, columns = (side, side) if isinstance(side, int) else side
         return rows * self.pipe.vae_scale_factor, columns * self.pipe.vae_scale_factor
 
+    def _check_size(self, own: tuple[int, int]) -> None:
+        """Raise `ConfigError` if an image of this size cannot be made."""
+        name = type(self.pipe).__name__
+        if not self.resizable:
+            if (self.height, self.width) != own:
+                raise ConfigError(f"height and width: {name} only makes images of {own[0]} x {own[1]} pixels")
+            return
+        grain = self.pipe.vae_scale_factor * self.patch()
+        for option, pixels in (("height", self.height), ("width", self.width)):
+            if pixels < grain or pixels % grain:
+                raise ConfigError(f"{option} is {pixels}; {name} takes multiples of {grain}")
+
+    def patch(self) -> int:
+        """Latent pixels per side of one token."""
+        return int(self.config.get("patch_size") or 1)
+
     def schedule(self, steps: int) -> dict[str, Any]:
         """Arguments of ``set_timesteps`` besides the number of steps and the device."""
         return {}
@@ -89,8 +105,8 @@ class Adapter:
             raise DataError(f"{len(prompts)} prompts for {len(seeds)} seeds; each seed needs one prompt")
         return list(prompts)
 
-    def encode(self, prompts: list[str]) -> Conditions:
-        """Everything the denoiser is given besides latents and time; doubled where `doubled`."""
+    def encode(self, prompts: list[str], count: int) -> Conditions:
+        """What the denoiser is given besides latents and time, for a batch of `count`; doubled where `doubled`."""
         raise NotImplementedError
 
     def noise(self, count: int, generators: list[torch.Generator], conditions: Conditions) -> Tensor:
@@ -136,6 +152,7 @@ class Unconditional(Adapter):
 
     denoiser = "unet"
     takes_prompts = False
+    resizable = False
 
     def __init__(self, pipe: Any, guidance_scale: float | None, height: int | None, width: int | None) -> None:
         if guidance_scale is not None:
@@ -143,21 +160,26 @@ class Unconditional(Adapter):
         super().__init__(pipe, 1.0, height, width)
 
     def size(self) -> tuple[int, int]:
+        """Latents are pixels."""
         side = self.config.sample_size
         return (side, side) if isinstance(side, int) else (side[0], side[1])
 
-    def encode(self, prompts: list[str]) -> Conditions:
+    def encode(self, prompts: list[str], count: int) -> Conditions:
+        """Nothing."""
         return {}
 
     def noise(self, count: int, generators: list[torch.Generator], conditions: Conditions) -> Tensor:
+        """Noise in the dtype of the UNet."""
         shape = (count, self.config.in_channels, self.height, self.width)
         return draw(shape, generators, self.device, self.pipe.unet.dtype) * self.pipe.scheduler.init_noise_sigma
 
     def predict(self, module: nn.Module, x: Tensor, t: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        """The UNet takes latents and time alone."""
         output: Tensor = module(x, t, return_dict=False)[0]
         return output
 
     def decode(self, latents: Tensor) -> Tensor:
+        """From [-1, 1] to [0, 1]."""
         return (latents / 2 + 0.5).clamp(0, 1)
 
 
@@ -171,11 +193,13 @@ class StableDiffusion(Adapter):
         if self.config.time_cond_proj_dim is not None:
             raise ModelError("a UNet with time_cond_proj_dim (distilled guidance, as in LCM) is not supported")
 
-    def encode(self, prompts: list[str]) -> Conditions:
+    def encode(self, prompts: list[str], count: int) -> Conditions:
+        """``prompt_embeds`` [B or 2B, tokens, width]."""
         embeds, negative = self.pipe.encode_prompt(prompts, self.device, 1, self.doubled)
         return {"prompt_embeds": torch.cat([negative, embeds]) if self.doubled else embeds}
 
     def predict(self, module: nn.Module, x: Tensor, t: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        """The UNet attends to the text."""
         output: Tensor = module(x, t, encoder_hidden_states=conditions["prompt_embeds"], return_dict=False)[0]
         return output
 
@@ -183,7 +207,8 @@ class StableDiffusion(Adapter):
 class StableDiffusionXL(StableDiffusion):
     """StableDiffusionXLPipeline: pooled text and size embeddings besides the prompt."""
 
-    def encode(self, prompts: list[str]) -> Conditions:
+    def encode(self, prompts: list[str], count: int) -> Conditions:
+        """``prompt_embeds`` [., tokens, width], ``text_embeds`` [., width] and ``time_ids`` [., 6]."""
         embeds, negative, pooled, negative_pooled = self.pipe.encode_prompt(
             prompts, device=self.device, do_classifier_free_guidance=self.doubled
         )
@@ -197,12 +222,14 @@ class StableDiffusionXL(StableDiffusion):
         return {"prompt_embeds": embeds, "text_embeds": pooled, "time_ids": times}
 
     def predict(self, module: nn.Module, x: Tensor, t: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        """Pooled text and sizes are added to the time embedding."""
         added = {name: conditions[name] for name in ("text_embeds", "time_ids")}
         embeds = conditions["prompt_embeds"]
         output: Tensor = module(x, t, encoder_hidden_states=embeds, added_cond_kwargs=added, return_dict=False)[0]
         return output
 
     def decode(self, latents: Tensor) -> Tensor:
+        """As the base, with latent statistics if the VAE has them, and in fp32 where fp16 overflows."""
         vae, config = self.pipe.vae, self.pipe.vae.config
         latents = latents / config.scaling_factor
         if getattr(config, "latents_mean", None) is not None and getattr(config, "latents_std", None) is not None:

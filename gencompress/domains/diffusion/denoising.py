@@ -30,6 +30,12 @@ ADAPTERS: dict[str, tuple[str, str]] = {
     "DDIMPipeline": (_UNETS, "Unconditional"),
     "StableDiffusionPipeline": (_UNETS, "StableDiffusion"),
     "StableDiffusionXLPipeline": (_UNETS, "StableDiffusionXL"),
+    "DiTPipeline": (_TRANSFORMERS, "DiT"),
+    "PixArtAlphaPipeline": (_TRANSFORMERS, "PixArtAlpha"),
+    "PixArtSigmaPipeline": (_TRANSFORMERS, "PixArt"),
+    "StableDiffusion3Pipeline": (_TRANSFORMERS, "StableDiffusion3"),
+    "FluxPipeline": (_TRANSFORMERS, "Flux"),
+    "SanaPipeline": (_TRANSFORMERS, "Sana"),
 }
 
 
@@ -80,12 +86,14 @@ class Denoising:
             steps: inference steps.
             scheduler: a name of `gencompress.domains.diffusion.schedulers.SCHEDULERS`; None keeps the pipeline's own.
             guidance_scale: None takes the pipeline's default; up to 1 means no guidance.
-            height, width: image size in pixels; None takes the size the denoiser was trained for.
+            height: of the images in pixels; None takes the size that the denoiser was trained for.
+            width: likewise.
 
         Raises:
             ModelError: the pipeline class is not supported, or the denoiser is in train mode.
             SchedulerError: the scheduler is unknown or cannot be differentiated.
-            ConfigError: `steps` is out of the scheduler's range, or `guidance_scale` has no meaning for this pipeline.
+            ConfigError: `steps` is out of the scheduler's range, `guidance_scale` has no meaning for this pipeline, or
+                it cannot make images of this size.
         """
         view = copy.copy(pipe)  # shares all components; only the scheduler is replaced
         adapter = _adapter_class(pipe)(view, guidance_scale, height, width)
@@ -119,7 +127,7 @@ class Denoising:
         """
         texts = self.adapter.check_prompts(prompts, seeds)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        cond = self.adapter.encode(texts)
+        cond = self.adapter.encode(texts, len(seeds))
         latents = self.adapter.noise(len(seeds), generators, cond)
         return Batch(latents, cond, record_noise(self.sampler, generators, latents))
 

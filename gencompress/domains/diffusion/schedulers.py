@@ -1,7 +1,7 @@
 """Differentiable, stateless steps over stock diffusers schedulers.
 
-A stock scheduler counts its own steps and, if it is a multi-step one, remembers the model outputs of earlier steps. Both
-are set from arguments before every call here, so a step depends on its arguments alone: it can be recomputed for
+A stock scheduler counts its own steps and, if it is a multi-step one, remembers the model outputs of earlier steps.
+Both are set from arguments before every call here, so a step depends on its arguments alone: it can be recomputed for
 time-step gradient checkpointing, and gradients flow through the remembered model outputs. The arithmetic is that of
 the stock ``scheduler.step``, which neither detaches nor disables gradients for the schedulers listed in `SCHEDULERS`.
 """
@@ -9,6 +9,7 @@ the stock ``scheduler.step``, which neither detaches nor disables gradients for 
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -185,7 +186,10 @@ def named_scheduler(name: str, own: Any) -> Any:
             changes = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": own.config.shift}
         else:
             changes = {"shift": own.config.flow_shift}
-    return cls.from_config(own.config, **changes)
+    # Options the new class does not have would only raise warnings. (`_use_default_values` lists options that were never
+    # set: there the new class takes its own default, as everywhere in diffusers.)
+    known = {*inspect.signature(cls.__init__).parameters, "_use_default_values"}
+    return cls.from_config({option: value for option, value in own.config.items() if option in known}, **changes)
 
 
 def require_differentiable(scheduler: Any) -> None:
