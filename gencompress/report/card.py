@@ -1,0 +1,179 @@
+"""`model_card`: the README.md of an exported folder, with the front matter that the Hugging Face hub reads."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from gencompress import __version__
+from gencompress.report import charts, figures
+from gencompress.report.data import RunData, numbers
+from gencompress.report.html import template_text
+from gencompress.report.tables import budget_reached, protocol
+
+Task = Literal["text-to-image", "unconditional-image-generation"]
+
+_MARKDOWN = re.compile(r"([\\`*_\[\]#|~$])")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
+
+
+def model_card(
+    metrics: Mapping[str, Any],
+    *,
+    name: str,
+    pipeline: str,
+    task: Task,
+    base_model: str | None = None,
+    license_id: str | None = None,
+    portable: bool = False,
+) -> str:
+    """The text of README.md: what it is, what was removed by what, what it cost, how to load it, and its limits.
+
+    Args:
+        metrics: the content of metrics.json; whatever it lacks, the card does not claim.
+        name: title of the exported model.
+        pipeline: class of the pipeline, for example "StableDiffusionPipeline".
+        task: the hub's pipeline tag.
+        base_model: hub id or name of the dense model, if it has one that others can find.
+        license_id: licence of the dense model as its own card gives it; the card carries no licence without it.
+        portable: True if the folder brings the code of its pruned component.
+
+    Returns:
+        Markdown. Names, prompts and commands are escaped: they can be neither markup nor front matter.
+    """
+    run = RunData(Path(), "pruned", metrics, {})
+    return (
+        _environment()
+        .get_template("card.jinja")
+        .render(
+            front=Markup(_front_matter(run, name, task, base_model, license_id)),
+            name=name,
+            base_model=base_model,
+            pipeline=pipeline,
+            task=task,
+            portable=portable,
+            licensed=license_id is not None,
+            method=run.method,
+            budget=budget_reached(run),
+            kinds=_kinds(run),
+            units=_listed([name for name, *_ in _kinds(run)]),
+            costs=_costs(run),
+            quality=_quality(run),
+            protocol=[line for line in protocol([run]) if line[0] != "Budget"],
+            worst=_worst(run),
+            command=_fenced(run.text("command")),
+            version=__version__,
+        )
+    )
+
+
+def _front_matter(run: RunData, name: str, task: Task, base_model: str | None, license_id: str | None) -> str:
+    """YAML between the two rules. Every string is a JSON string, which YAML reads as what it is."""
+    lines = ["library_name: diffusers", f"pipeline_tag: {task}"]
+    lines += [f"license: {_quoted(license_id)}"] if license_id else []
+    lines += [f"base_model: {_quoted(base_model)}"] if base_model else []
+    lines += ["tags:", "- pruned", "- gencompress"]
+    method = run.text("method")
+    lines += [f"- {_quoted(method)}"] if method else []
+    measured = [
+        (kind, label, value)
+        for kind, label in (("psnr", "PSNR to the dense pipeline, dB"), ("ssim", "SSIM to the dense pipeline"))
+        if (value := run.number("quality", "psnr_db" if kind == "psnr" else kind, "mean")) is not None
+    ]
+    if measured:
+        lines += ["model-index:", f"- name: {_quoted(name)}", "  results:", "  - task:", f"      type: {task}"]
+        lines += ["    dataset:", "      type: generated", "      name: pictures of the dense pipeline at equal seeds"]
+        lines += ["    metrics:"]
+        for kind, label, value in measured:
+            lines += [f"    - type: {kind}", f"      name: {_quoted(label)}", f"      value: {value:.4f}"]
+    return "\n".join(lines)
+
+
+def _kinds(run: RunData) -> list[tuple[str, int, int, str]]:
+    """Kept and all units by kind, and the part kept."""
+    groups = charts.depth_order(charts.group_list(run))
+    rows = []
+    for kind in dict.fromkeys(g["kind"] for g in groups):
+        kept, size = (sum(g[key] for g in groups if g["kind"] == kind) for key in ("kept", "size"))
+        rows.append((charts.KINDS.get(kind, kind), kept, size, figures.share(kept / size)))
+    return rows
+
+
+def _listed(names: list[str]) -> str:
+    """Names as a phrase: "a, b and c"."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part) or "units"
+
+
+def _costs(run: RunData) -> list[tuple[str, str, str, str]]:
+    """Name, dense, pruned and change of every cost that was measured on both sides."""
+    measures = (
+        ("Parameters", figures.count, ("params",)),
+        ("MACs per step", figures.operations, ("macs",)),
+        ("Bytes on disk", figures.size, ("bytes",)),
+        ("Latency, median", figures.seconds, ("latency_s", "median")),
+        ("Peak memory above the weights", figures.size, ("peak_memory_bytes",)),
+    )
+    rows = []
+    for name, words, keys in measures:
+        dense, pruned = run.number("dense", *keys), run.number("pruned", *keys)
+        if dense is not None and pruned is not None:
+            rows.append((name, words(dense), words(pruned), figures.change(pruned, dense)))
+    return rows
+
+
+def _quality(run: RunData) -> list[tuple[str, str, str]]:
+    """Name, value with standard error, and what was measured against what."""
+    rows = []
+    for name, key, places, unit in (("PSNR", "psnr_db", 2, "dB"), ("SSIM", "ssim", 4, ""), ("LPIPS", "lpips", 4, "")):
+        mean, se = run.number("quality", key, "mean"), run.number("quality", key, "se")
+        if mean is not None:
+            spread = f" ± {figures.fixed(se, places)}" if se is not None else ""
+            rows.append((name, figures.fixed(mean, places, unit) + spread, "to the dense pipeline at equal seeds"))
+    for key, default in (("frechet", "Fréchet distance"), ("kernel", "kernel distance")):
+        value, n = run.number("quality", key, "value"), run.number("quality", key, "n")
+        if value is not None:
+            seen = f"{run.text('quality', key, 'extractor')}, {n:.0f} images" if n is not None else ""
+            rows.append((run.text("quality", key, "name") or default, figures.digits(value), seen))
+    return rows
+
+
+def _worst(run: RunData) -> str | None:
+    """The PSNR of the picture that changed most, where values per picture are recorded."""
+    psnr = run.metrics.get("quality", {})
+    values = [v for v in numbers(psnr.get("psnr_db", {}).get("per_image")) if v is not None] if psnr else []
+    return figures.fixed(min(values), 1, "dB") if values else None
+
+
+def _quoted(text: str) -> str:
+    """A YAML scalar that holds exactly this text, less control characters."""
+    return json.dumps(_CONTROL.sub("", text), ensure_ascii=False)
+
+
+def _fenced(text: str | None) -> Markup | None:
+    """A code block that its content cannot end."""
+    if text is None:
+        return None
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return Markup(f"{fence}sh\n{_CONTROL.sub('', text).strip()}\n{fence}")
+
+
+def _markdown(value: object) -> object:
+    """What every expression of the template goes through: text becomes one line without markup."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    line = " ".join(_CONTROL.sub("", value).split())
+    return _MARKDOWN.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FunctionLoader(template_text), undefined=StrictUndefined, finalize=_markdown,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip

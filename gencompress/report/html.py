@@ -1,0 +1,113 @@
+"""`write_report`: one self-contained HTML file out of run directories.
+
+Everything from a run is text to the template, which escapes it; the page's policy lets no script run but its own, whose
+hash it names, and loads nothing from anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from gencompress import __version__
+from gencompress.report import charts, figures, tables
+from gencompress.report.data import RunData, load_runs
+from gencompress.report.pictures import sheets
+from gencompress.run.atomic import write_text
+
+_AT_FIRST = 16  # pictures of a row that are shown before one asks for all
+_BAND = 8  # pictures side by side
+
+
+def write_report(run_dirs: list[Path], out: Path) -> Path:
+    """Write the report that compares finished runs of one model, and return its path.
+
+    Reads eval/metrics.json, manifest.json and the listed pictures of each run, and nothing else.
+
+    Args:
+        run_dirs: one run directory or more, in the order in which they are shown.
+        out: the HTML file, replaced if it exists.
+
+    Raises:
+        DataError: no runs, runs of different models, metrics or pictures that cannot be read.
+        RunError: a run that was not evaluated, or a file that cannot be written.
+    """
+    runs = load_runs(run_dirs)
+    page = _environment().get_template("report.jinja").render(**_context(runs))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, page)
+    return out
+
+
+def _context(runs: Sequence[RunData]) -> dict[str, Any]:
+    """All that the template shows."""
+    script = template_text("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    drawn = [chart for chart in (charts.widths(run) for run in runs) if chart is not None]
+    return {
+        "runs": runs,
+        "title": runs[0].text("model") or "unnamed model",
+        "lead": _lead(runs),
+        "headline": tables.headline(runs),
+        "sheets": sheets(runs),
+        "band": _BAND,
+        "at_first": _AT_FIRST,
+        "widths": drawn,
+        "sections": next((charts.sections(run) for run in runs if charts.group_list(run)), []),
+        "groups": tables.group_table(runs),
+        "curves": charts.curves(runs),
+        "methods": sorted({run.method for run in runs}),
+        "cost": tables.cost(runs),
+        "stages": tables.stage_table(runs),
+        "quality": tables.quality(runs),
+        "quality_notes": tables.quality_notes(runs),
+        "protocol": tables.protocol(runs),
+        "commands": tables.commands(runs),
+        "version": __version__,
+        "style": Markup(template_text("report.css")),
+        "script": Markup(script),
+        "script_hash": digest,
+    }
+
+
+def _lead(runs: Sequence[RunData]) -> list[tuple[str, str]]:
+    """Two sentences in pieces (plain, bold): what the smallest of the runs is, in numbers."""
+    run = min(runs, key=lambda r: r.number("pruned", "params") or 0)
+    left, dense = figures.count(run.number("pruned", "params")), figures.count(run.number("dense", "params"))
+    pieces = [(f"At {run.label}, ", left), (f" of {dense} parameters are left.", "")]
+    speed = run.ratio("latency_s", "median")
+    psnr = run.number("quality", "psnr_db", "mean")
+    if speed and speed > 1:
+        pieces += [(" Sampling is ", f"{speed:.2f}× as fast"), ("" if psnr is not None else ".", "")]
+    if psnr is not None:
+        start = ", and the" if speed and speed > 1 else " The"
+        pieces += [(f"{start} pictures match the dense ones of the same seeds at ", figures.fixed(psnr, 1, "dB"))]
+        pieces += [(" PSNR.", "")]
+    return pieces
+
+
+def template_text(name: str) -> str:
+    """A file of the templates folder."""
+    return (files("gencompress.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    """Jinja with escaping on for every template, whatever its name, and an error for every undefined name."""
+    environment = Environment(
+        autoescape=True,
+        loader=FunctionLoader(template_text),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["db"] = lambda value: figures.fixed(value, 1, "dB")
+    return environment

@@ -1,0 +1,159 @@
+"""Pictures of runs, read only from inside the run directory, decoded, and inlined as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gencompress.errors import DataError
+from gencompress.report.data import RunData, dig
+
+MOST = 64  # pictures of one pipeline in a report
+_SIDE = 512  # larger ones are shown at this size, so that a report of 1024-pixel images stays a file one can mail
+_PIXELS = 64 * 10**6
+CAP_DB = 100.0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture as the page shows it.
+
+    Args:
+        uri: a data URI.
+        width: of the file, in pixels.
+        height: of the file, in pixels.
+        psnr_db: to the dense picture of the same place, from the two files; None for the dense one itself.
+        shrunk: True if the page shows it smaller than the file.
+    """
+
+    uri: str
+    width: int
+    height: int
+    psnr_db: float | None
+    shrunk: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """The pictures of one pipeline: the dense one, a pruned one, or that after recovery."""
+
+    label: str
+    dense: bool
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Rows whose pictures in one column come from the same seed and prompt; the first row is the dense pipeline."""
+
+    rows: tuple[Row, ...]
+    captions: tuple[str, ...]
+    left_out: int
+
+    @property
+    def columns(self) -> int:
+        """Pictures in a row."""
+        return len(self.captions)
+
+
+def sheets(runs: Sequence[RunData]) -> list[Sheet]:
+    """One sheet for all runs whose dense pictures are the same files, byte for byte; runs without pictures have none.
+
+    Raises:
+        DataError: a listed picture is missing, no PNG, outside the run directory, or of another size than its pair.
+    """
+    together: dict[tuple[bytes, ...], list[RunData]] = {}
+    for run in runs:
+        dense = _paths(run, "dense")
+        if dense and (_paths(run, "pruned") or _paths(run, "recovered")):
+            together.setdefault(tuple(path.read_bytes() for path in dense), []).append(run)
+    return [_sheet(group) for group in together.values()]
+
+
+def _sheet(runs: Sequence[RunData]) -> Sheet:
+    first = runs[0]
+    dense_paths = _paths(first, "dense")
+    rows: list[tuple[str, list[Path]]] = []
+    for run in runs:
+        recovered = _paths(run, "recovered")
+        pruned = run.label + (", before recovery" if recovered else "")
+        rows += [(name, paths) for name, paths in ((pruned, _paths(run, "pruned")), (run.label, recovered)) if paths]
+    columns = min(len(dense_paths), *(len(paths) for _, paths in rows))
+    shown = min(columns, MOST)
+    dense = [_decode(path) for path in dense_paths[:shown]]
+    built = [
+        Row(
+            "dense", True, tuple(_picture(pixels, None, path) for pixels, path in zip(dense, dense_paths, strict=False))
+        )
+    ]
+    for label, paths in rows:
+        pairs = zip(dense, paths[:shown], strict=True)
+        built.append(Row(label, False, tuple(_picture(_decode(path), reference, path) for reference, path in pairs)))
+    return Sheet(tuple(built), _captions(first, shown), columns - shown)
+
+
+def _captions(run: RunData, columns: int) -> tuple[str, ...]:
+    """The prompt of every column where they are recorded, else its number."""
+    prompts = dig(run.metrics, "images", "prompts")
+    names = [str(p) for p in prompts] if isinstance(prompts, list) else []
+    return tuple(names[i] if i < len(names) else f"sample {i + 1}" for i in range(columns))
+
+
+def _paths(run: RunData, kind: str) -> list[Path]:
+    """The listed files of a kind, each checked to lie inside the run directory."""
+    listed = dig(run.metrics, "images", kind)
+    if listed is None:
+        return []
+    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+        raise DataError(f"{run.folder}: images.{kind} in metrics.json must be a list of file names")
+    root = run.folder.resolve()
+    paths = []
+    for name in listed:
+        path = (root / name).resolve()
+        if not path.is_relative_to(root):
+            raise DataError(f"{run.folder}: images.{kind} names {name!r}, which lies outside the run directory")
+        if not path.is_file():
+            raise DataError(f"{path}: the picture that metrics.json lists is not there; run `gencompress eval` again")
+        paths.append(path)
+    return paths
+
+
+def _decode(path: Path) -> NDArray[np.uint8]:
+    """RGB pixels [H, W, 3] of a PNG."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.width * image.height > _PIXELS:
+                raise DataError(f"{path}: {image.width} x {image.height} pixels are too many for a report")
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: not a readable PNG: {error}") from error
+
+
+def _picture(pixels: NDArray[np.uint8], reference: NDArray[np.uint8] | None, path: Path) -> Picture:
+    """Encode anew: nothing of the file but its pixels gets into the page."""
+    if reference is not None and reference.shape != pixels.shape:
+        raise DataError(f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels, unlike the dense picture beside it")
+    height, width = pixels.shape[:2]
+    image, buffer, shrunk = Image.fromarray(pixels), io.BytesIO(), max(width, height) > _SIDE
+    if shrunk:
+        image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+        image.save(buffer, "WEBP", quality=90)
+    else:
+        image.save(buffer, "PNG", optimize=True)
+    kind = "webp" if shrunk else "png"
+    uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Picture(uri, width, height, None if reference is None else _psnr(reference, pixels), shrunk)
+
+
+def _psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """PSNR of two 8-bit pictures in dB, capped where they are equal."""
+    error = float(np.mean((a.astype(np.float64) - b) ** 2)) / 255**2
+    return min(CAP_DB, -10 * math.log10(error)) if error else CAP_DB
