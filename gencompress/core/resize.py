@@ -21,12 +21,17 @@ class ScatterLinear(nn.Linear):
 
     index: Tensor
 
-    def __init__(self, in_features: int, out_features: int, full_features: int, bias: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, full_features: int, bias: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(in_features, out_features, bias=bias, **kwargs)
         self.full_features = full_features
         device = self.weight.device
         self.register_buffer("index", torch.arange(out_features, dtype=torch.int64, device=device))
         self.computed = nn.Identity()  # its output is where gates on the remaining units act
+
+    def reset_parameters(self) -> None:
+        """Leave the weights alone: they come from the dense layer."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., full_features]."""
@@ -77,7 +82,7 @@ def _scattered(root: nn.Module, path: str, linear: nn.Module, full: int, kept: i
 def _reshape(module: nn.Module, path: str, name: str, shape: list[int]) -> None:
     old = getattr(module, name, None)
     if not isinstance(old, Tensor) or len(shape) != old.ndim:
-        raise ValueError(f"the pruning config reshapes {path}.{name} to {shape}, but there is no such {len(shape)}-d tensor")
+        raise ValueError(f"the pruning config reshapes {path}.{name} to {shape}, but there is no {len(shape)}-d tensor")
     empty = torch.empty(shape, dtype=old.dtype, device=old.device)
     setattr(module, name, nn.Parameter(empty, requires_grad=old.requires_grad))
 
