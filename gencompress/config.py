@@ -51,6 +51,7 @@ class DomainConfig:
     heads: bool = option(True, "attention heads")
     ffn: bool = option(True, "hidden neurons of feed-forward layers")
     resnet: bool = option(True, "interior channels of ResNet blocks, in whole norm groups")
+    time: bool = option(True, "hidden and output units of the time-embedding MLP (UNets)")
     adaln: bool = option(False, "outputs of AdaLN modulation layers (FLUX, SD3)")
     depth: bool = option(False, "whole blocks")
 
@@ -90,7 +91,8 @@ class TaylorCriterion(CriterionConfig):
     """First-order change of the denoising loss, summed over time steps (Diff-Pruning, arXiv 2305.10924)."""
 
     name: str = "taylor"
-    samples: int = option(64, "noisy samples that the loss is taken on", least=1)
+    samples: int = option(320, "noisy samples that the loss is taken on", least=1)
+    per_cost: bool = option(False, "divide the score by what the unit costs")
 
 
 @dataclass
@@ -98,7 +100,8 @@ class FisherCriterion(CriterionConfig):
     """Mean square of the denoising loss's derivative by each gate."""
 
     name: str = "fisher"
-    samples: int = option(64, "noisy samples that the loss is taken on", least=1)
+    samples: int = option(320, "noisy samples that the loss is taken on", least=1)
+    per_cost: bool = option(False, "divide the score by what the unit costs")
 
 
 @dataclass
@@ -152,10 +155,18 @@ class DenoiseConfig:
 
     steps: int = option(10, "denoising steps", least=1)
     scheduler: str | None = option(None, "scheduler class; null takes the pipeline's own")
-    guidance_scale: float = option(1.0, "classifier-free guidance; 1 is without", least=1)
+    guidance_scale: float | None = option(None, "classifier-free guidance; 1 is without, null the pipeline's own", least=1)
     prompts: str | None = option(None, "text file with one prompt a line; null takes those bundled with a sample")
     seeds: int = option(0, "first seed of the initial noise", least=0)
     batch: int = option(4, "images in one forward pass", least=1)
+
+
+@dataclass
+class CompensateConfig:
+    """Closed-form refit of the layers that lost inputs, right after the removal."""
+
+    trajectories: int = option(32, "calibration runs of the dense model; 0 is without", least=0)
+    damping: float = option(1e-3, "ridge, relative to the mean second moment of the inputs", above=0)
 
 
 @dataclass
@@ -214,7 +225,7 @@ class Config:
     criterion: CriterionConfig = field(default_factory=CriterionConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     denoise: DenoiseConfig = field(default_factory=DenoiseConfig)
-    compensate: bool = option(False, "re-fit the layer after removed units in closed form")
+    compensate: CompensateConfig = field(default_factory=CompensateConfig)
     recover: RecoverConfig = field(default_factory=RecoverConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     export: ExportConfig = field(default_factory=ExportConfig)

@@ -11,7 +11,7 @@ RECIPES: dict[str, str] = {
 # what `gencompress eval`, `export` and `report` call on a finished run: evaluate(run), export(run, out, portable),
 # report(run) -> path of the report
 ACTIONS: dict[str, str] = {
-    "eval": "gencompress.pipelines.ecodiff:evaluate",
-    "export": "gencompress.pipelines.ecodiff:export",
-    "report": "gencompress.pipelines.ecodiff:report",
+    "eval": "gencompress.pipelines.actions:evaluate",
+    "export": "gencompress.pipelines.actions:export",
+    "report": "gencompress.pipelines.actions:report",
 }

@@ -92,9 +92,11 @@ def _terminal(state: State, loss_fn: Callable[[Tensor], Tensor]) -> tuple[float,
     with torch.enable_grad():
         loss = loss_fn(latents)
     if not bool(torch.isfinite(loss)):
-        raise NumericsError(f"the loss of the final latents is {float(loss)}; check the weights, the dtype and the scheduler")
+        raise NumericsError(
+            f"the loss of the final latents is {loss.item()}; check the weights, the dtype and the scheduler"
+        )
     (cotangent,) = torch.autograd.grad(loss, latents)
-    return float(loss), [cotangent, *[None] * (len(state) - 1)]
+    return loss.item(), [cotangent, *[None] * (len(state) - 1)]
 
 
 def _backward_step(

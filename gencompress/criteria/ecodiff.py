@@ -33,6 +33,7 @@ class Settings(Protocol):
     updates: int
     batch: int
     accumulate: int
+    masks: int
     pool: int
     lr: float
     ramp: float
@@ -49,8 +50,8 @@ def learn_gates(
     settings: Settings,
     ctx: Progress,
     warm_start: Mapping[str, Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """Learned logits as scores by group, [size]: the larger, the longer the unit stays.
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Learned logits as scores: the larger, the longer the unit stays.
 
     Args:
         subject: model and calibration trajectories; its weights are not touched.
@@ -61,21 +62,36 @@ def learn_gates(
         ctx: progress, checkpoints, stopping.
         warm_start: initial scores by group, in any unit; only their ranks are used.
 
+    Returns:
+        Scores by group [size], the mean over `masks` independent runs; and the learning curve [masks * updates, 2],
+        loss and expected cost relative to the dense model.
+
     Raises:
         NumericsError: the loss is NaN or infinite.
         BudgetError: a group has no gate site, or the target is below what empty groups cost.
     """
-    learner = _Learner(subject, groups, cost, budget, settings, warm_start)
+    total = settings.masks * settings.updates
     saved = ctx.load_checkpoint()
-    if saved is not None:
-        learner.load_(saved.step, saved.tensors)
-    while learner.done < settings.updates:
+    done, kept = (0, None) if saved is None else (saved.step, saved.tensors)
+    sums = torch.zeros(groups.units) if kept is None else kept["sums"].clone()
+    curve = torch.zeros(total, 2) if kept is None else kept["curve"].clone()
+    learner: _Learner | None = None
+    while done < total:
+        if learner is None or done % settings.updates == 0:
+            learner = _Learner(subject, groups, cost, budget, settings, warm_start, mask=done // settings.updates)
+            if kept is not None and done % settings.updates:
+                learner.load_(done % settings.updates, kept)
         figures = learner.update_()
-        ctx.progress(learner.done, settings.updates, **figures)
-        if learner.done % CHECKPOINT_EVERY == 0 or ctx.stop_requested:
-            ctx.save_checkpoint(learner.done, learner.tensors())
+        curve[done] = torch.tensor([figures["loss"], figures["keep"]])
+        done += 1
+        if done % settings.updates == 0:
+            sums += learner.result()
+        ctx.progress(done, total, **figures)
+        if done % CHECKPOINT_EVERY == 0 or done == total or ctx.stop_requested:
+            ctx.save_checkpoint(done, {**learner.tensors(), "sums": sums, "curve": curve})
         ctx.stop_if_requested()
-    return learner.scores()
+    parts = (sums / settings.masks).split([g.size for g in groups])
+    return {g.name: part.clone() for g, part in zip(groups, parts, strict=True)}, curve
 
 
 class _Learner:
@@ -89,12 +105,14 @@ class _Learner:
         budget: Budget,
         settings: Settings,
         warm_start: Mapping[str, Tensor] | None,
+        mask: int,
     ) -> None:
         for group in groups:
             if not group.sites:
                 raise BudgetError(f"group {group.name!r} has no gate site, masks cannot be learned for it")
         self.subject, self.groups, self.cost, self.settings = subject, groups, cost, settings
         self.goal = budget.limit(cost)
+        self.seed = settings.seed + mask
         self.sizes = [g.size for g in groups]
         self.owner = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(self.sizes))
         self.logits = _initial(groups, warm_start)
@@ -123,11 +141,9 @@ class _Learner:
         self.done += 1
         return {"loss": loss, "keep": target / self.cost.dense}
 
-    def scores(self) -> dict[str, Tensor]:
-        """Logits by group, averaged over the updates after the ramp (Polyak)."""
-        weight = max(1, self.done - self._ramp_updates())
-        final = self.average / weight if bool(self.average.any()) else self.logits
-        return {g.name: part.clone() for g, part in zip(self.groups, final.split(self.sizes), strict=True)}
+    def result(self) -> Tensor:
+        """Logits [units], averaged over the updates after the ramp (Polyak)."""
+        return self.average / max(1, self.done - self._ramp_updates()) if bool(self.average.any()) else self.logits
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds."""
@@ -168,7 +184,7 @@ class _Learner:
     def _gradient(self, index: int, shift: float) -> tuple[Tensor, float]:
         """Gradient [units] and loss of one batch: every trajectory has its own masks, drawn once."""
         settings = self.settings
-        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + index)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
         noise = torch.rand(settings.batch, len(self.logits), generator=generator)
         leaf = (self.logits + shift).requires_grad_()
         gates = hard_concrete(leaf.expand_as(noise), noise, settings.temperature, settings.delta)

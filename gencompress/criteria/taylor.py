@@ -44,7 +44,7 @@ def taylor_scores(subject: Subject, groups: Groups, samples: int, batch: int, ct
             for name, grad in zip(weights, grads, strict=True):
                 if grad is not None:
                     total[name] += grad
-            ctx.progress(index + 1, rounds, loss=float(loss))
+            ctx.progress(index + 1, rounds, loss=loss.item())
             ctx.stop_if_requested()
     finally:
         for name, p in weights.items():
@@ -83,7 +83,7 @@ def fisher_scores(subject: Subject, groups: Groups, samples: int, batch: int, ct
         for name, grad in zip(gates, grads, strict=True):
             if grad is not None:
                 scores[name] += grad.double().square().sum(0).cpu()
-        ctx.progress(index + 1, rounds, loss=float(losses.mean()))
+        ctx.progress(index + 1, rounds, loss=losses.mean().item())
         ctx.stop_if_requested()
     return finite(scores)
 
@@ -92,7 +92,9 @@ def finite(scores: dict[str, Tensor]) -> dict[str, Tensor]:
     """`scores`, or `NumericsError` naming the group that holds NaN or infinity."""
     for name, score in scores.items():
         if not bool(torch.isfinite(score).all()):
-            raise NumericsError(f"scores of {name!r} hold NaN or infinity; check the weights and the dtype (bf16 or fp32)")
+            raise NumericsError(
+                f"scores of {name!r} hold NaN or infinity; check the weights and the dtype (bf16 or fp32)"
+            )
     return scores
 
 

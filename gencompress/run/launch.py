@@ -70,10 +70,9 @@ def compose(overrides: list[str], config_dir: str | None = None) -> tuple[Config
 
 def execute(config: Config, path: Path) -> None:
     """Run or resume a recipe in a run directory."""
-    function = _recipe(config.recipe.name)
     set_threads(config.run.threads)
     with Run.open(path, config) as run:
-        load(function)(run)
+        recipe(config.recipe.name)(run)
         run.say(f"finished: {path}")
 
 
@@ -88,6 +87,11 @@ def load(name: str) -> Callable[..., Any]:
     """Import the function that one of this package's own tables names as "module:function"."""
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)
+
+
+def recipe(name: str) -> Callable[[Run], None]:
+    """The recipe called `name`, imported now. ConfigError with the nearest names if there is none."""
+    return load(_recipe(name))
 
 
 def action(name: str) -> Callable[..., Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -60,6 +62,28 @@ def refuse_changes(folder: Path, config: Any) -> None:
         + "\n".join(lines)
         + "\nResume it with the old ones, or choose another folder with run.dir=FOLDER"
     )
+
+
+def command(config: Any) -> str:
+    """The `gencompress run` command with every option that is not at its default, which makes the same run again."""
+    words = ["gencompress run"]
+    for field in fields(config):
+        part, default = getattr(config, field.name), field.default_factory()
+        if type(part) is not type(default):  # a config group: the class was chosen by name
+            words.append(f"{field.name}={part.name}")
+            default = type(part)()
+        changed = {k: v for k, v in vars(part).items() if v != getattr(default, k) and k != "name"}
+        words += [f"{field.name}.{key}={_word(value)}" for key, value in changed.items() if (field.name, key) != ("run", "dir")]
+        if field.name in ("recipe",) and part != default:
+            words.append(f"{field.name}={part.name}")
+    return " ".join(words)
+
+
+def _word(value: Any) -> str:
+    """A value in Hydra's grammar, quoted for the shell where needed."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    plain = re.fullmatch(r"[\w./:+-]+", text)
+    return text if plain else shlex.quote("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'")
 
 
 def _value(value: Any) -> Any:

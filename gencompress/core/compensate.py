@@ -1,0 +1,165 @@
+"""Closed-form compensation: refit the layers that lost inputs, so that they give what the dense layers gave.
+
+For a consumer layer with weight W of the dense model, the pruned model keeps some input channels. Its new weight and
+bias minimise ``|W' P + b' - Y|^2 + damping * |W' - W0|^2`` over calibration data, where P are the pruned model's own
+inputs at that layer (patches, for convolutions), Y the dense model's outputs, and W0 the narrowed weight. This is the
+optimal-brain-surgeon update for a set of removed inputs (Hassibi and Stork 1993; for diffusion layers OBS-Diff, ICLR
+2026), with the errors that earlier layers already made included in P. Layers are refitted package by package in forward
+order, so that later ones see the repaired activations of earlier ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gencompress.core.group import Groups
+from gencompress.core.plan import Plan
+from gencompress.core.prune import kept_indices
+from gencompress.core.subject import Progress
+from gencompress.errors import NumericsError
+
+
+def consumers(groups: Groups, plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor | None]:
+    """Modules whose inputs lose units by `plan`, with the output channels that they keep (None: all of them)."""
+    stays = kept_indices(groups, plan, shapes)
+    found: dict[str, Tensor | None] = {}
+    for group in groups:
+        if 0 < len(plan.keep[group.name]) < group.size:
+            for site in group.sites:
+                if site.where == "input":
+                    found[site.module] = stays.get((f"{site.module}.weight", 0))
+    return found
+
+
+@torch.no_grad()
+def compensate_(
+    pruned: nn.Module,
+    dense: nn.Module,
+    modules: Mapping[str, Tensor | None],
+    forwards: Sequence[Callable[[nn.Module], object]],
+    ctx: Progress,
+    damping: float = 1e-3,
+    package: int = 1,
+) -> dict[str, float]:
+    """Refit `modules` of `pruned` in place.
+
+    Args:
+        pruned: model after removal; its Linear and Conv2d layers named by `modules` are changed.
+        dense: the model before removal.
+        modules: paths of the layers to refit in forward order, with the outputs that they keep (`consumers`).
+        forwards: each calls the model that it is given on one calibration batch; the same batch for both models.
+        ctx: for progress and stopping.
+        damping: ridge, relative to the mean diagonal of the Gram matrix.
+        package: layers refitted from one pass over the data.
+
+    Returns:
+        Relative error of every layer's output after refitting (0 is perfect), by module path.
+
+    Raises:
+        NumericsError: a Gram matrix is not finite.
+    """
+    errors: dict[str, float] = {}
+    paths = list(modules)
+    for start in range(0, len(paths), package):
+        names = paths[start : start + package]
+        sums = {name: _Moments(pruned.get_submodule(name)) for name in names}
+        for forward in forwards:
+            with _watching(dense, names, "output") as wanted:
+                forward(dense)
+            with _watching(pruned, names, "input") as given:
+                forward(pruned)
+            for name in names:
+                for x, y in zip(given[name], wanted[name], strict=True):
+                    sums[name].add_(x, y, modules[name])
+        for name in names:
+            errors[name] = sums[name].refit_(name, damping)
+        ctx.progress(min(start + package, len(modules)), len(modules), error=sum(errors.values()) / len(errors))
+        ctx.stop_if_requested()
+    return errors
+
+
+@contextmanager
+def _watching(model: nn.Module, names: Sequence[str], what: str) -> Iterator[Mapping[str, list[Tensor]]]:
+    """Inputs or outputs of the named modules, one entry per call."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+    handles = []
+    for name in names:
+
+        def keep(_: nn.Module, args: tuple[Tensor, ...], out: Tensor, name: str = name) -> None:
+            seen[name].append((args[0] if what == "input" else out).detach())
+
+        handles.append(model.get_submodule(name).register_forward_hook(keep))
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass
+class _Moments:
+    """Second moments of a layer's inputs [D, D] and of its wanted outputs with them [out, D]; the last input is 1."""
+
+    layer: nn.Module
+
+    def __post_init__(self) -> None:
+        self.gram: Tensor | None = None
+        self.cross: Tensor | None = None
+        self.energy = 0.0
+
+    def add_(self, x: Tensor, y: Tensor, outputs: Tensor | None) -> None:
+        rows, wanted = _design(self.layer, x), _rows(self.layer, y)
+        if outputs is not None:
+            wanted = wanted[:, outputs.to(wanted.device)]
+        rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+        gram, cross = (rows.T @ rows).double(), (wanted.T @ rows).double()
+        self.gram = gram if self.gram is None else self.gram + gram
+        self.cross = cross if self.cross is None else self.cross + cross
+        self.energy += float(wanted.double().square().sum())
+
+    def refit_(self, name: str, damping: float) -> float:
+        assert self.gram is not None and self.cross is not None
+        weight, bias = self.layer.weight, self.layer.bias
+        assert isinstance(weight, Tensor)
+        old = _matrix(weight, bias)
+        ridge = damping * self.gram.diagonal()[:-1].mean()
+        if not bool(torch.isfinite(ridge)):
+            raise NumericsError(f"activations at {name!r} hold NaN or infinity")
+        damped = self.gram + ridge * torch.eye(len(self.gram), dtype=self.gram.dtype, device=self.gram.device)
+        residual = self.cross - old @ self.gram
+        if bias is None:
+            damped, residual = damped[:-1, :-1], residual[:, :-1]
+        update = torch.linalg.solve(damped, residual.T).T
+        new = old.clone()
+        new[:, : update.shape[1]] += update
+        weight.copy_(new[:, :-1].reshape(weight.shape))
+        if isinstance(bias, Tensor):
+            bias.copy_(new[:, -1])
+        left = self.energy - 2 * (new * self.cross).sum() + ((new @ self.gram) * new).sum()
+        return float((left / max(self.energy, 1e-30)).clamp_min(0).sqrt())
+
+
+def _matrix(weight: Tensor, bias: object) -> Tensor:
+    """Weight and bias as one matrix [out, D + 1], fp64."""
+    last = bias.double() if isinstance(bias, Tensor) else weight.new_zeros(len(weight)).double()
+    return torch.cat([weight.double().reshape(len(weight), -1), last[:, None]], dim=1)
+
+
+def _design(layer: nn.Module, x: Tensor) -> Tensor:
+    """Inputs of the layer as rows [positions, in_features or in_channels * kh * kw], fp32."""
+    if isinstance(layer, nn.Conv2d):
+        x = F.unfold(x.float(), layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        return x.transpose(1, 2).reshape(-1, x.shape[1])
+    return x.float().reshape(-1, x.shape[-1])
+
+
+def _rows(layer: nn.Module, y: Tensor) -> Tensor:
+    """Outputs of the layer as rows [positions, out], fp32."""
+    y = y.flatten(2).transpose(1, 2) if isinstance(layer, nn.Conv2d) else y
+    return y.float().reshape(-1, y.shape[-1])

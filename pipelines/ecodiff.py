@@ -1,0 +1,22 @@
+"""EcoDiff: masks learned through the whole denoising run, then removal, repair, evaluation, export."""
+
+from __future__ import annotations
+
+from gencompress.domains.diffusion import stages
+from gencompress.domains.diffusion.domain import Diffusion
+from gencompress.pipelines.finish import finish
+from gencompress.run import Run
+
+
+def ecodiff(run: Run) -> None:
+    """Learnable sparsity for vision generative models (arXiv 2412.02852), always on budget."""
+    dense = Diffusion.load(run.config)  # a stock diffusers pipeline, frozen
+
+    # a cheap score to start from: how much each gate moves the final latents, through the whole run
+    warm = run.stage("warm_start", stages.warm_start, dense, run.config, load=stages.read_scores)
+
+    # hard-concrete gates, trained so that the final latents stay those of the dense model while the expected cost is
+    # ramped down to the budget; one denoising step is held in memory at a time
+    scores = run.stage("scores", stages.learn_masks, dense, warm or None, run.config, load=stages.read_scores)
+
+    finish(run, dense, scores)

@@ -1,0 +1,42 @@
+"""What every recipe ends with: scores become a plan, the plan a smaller pipeline, and the pipeline a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from gencompress.config import Config
+from gencompress.core.plan import Plan
+from gencompress.domains.diffusion import stages
+from gencompress.domains.diffusion.domain import Diffusion
+from gencompress.domains.diffusion.evaluate import evaluate
+from gencompress.domains.diffusion.publish import publish
+from gencompress.report import write_report
+from gencompress.run import Run, StageContext
+from gencompress.run.settings import command
+
+Scores = dict[str, Tensor]
+
+
+def finish(run: Run, dense: Diffusion, scores: Scores) -> None:
+    """Plan, removal, closed-form compensation, distillation, evaluation, export and report, each if asked for."""
+    config = run.config
+    plan = run.stage("plan", stages.make_plan, dense, scores, config, load=stages.read_plan)
+    pruned = run.stage("prune", stages.prune, dense, plan, load=dense.load_denoiser)
+    if config.compensate.trajectories:
+        pruned = run.stage("compensate", stages.compensate, dense, pruned, plan, config, load=dense.load_denoiser)
+    if config.recover.name != "none":
+        pruned = run.stage("recover", stages.recover, dense, pruned, config, load=dense.load_denoiser)
+    curve = stages.read_curve(run.require("scores"))
+    measured = run.stage("eval", evaluate, dense, pruned, plan, config, curve, command(config))
+    run.stage("export", _export, pruned, plan, config, measured)
+    run.stage("report", _report, run.path)
+
+
+def _export(ctx: StageContext, pruned: Diffusion, plan: Plan, config: Config, measured: Path) -> None:
+    publish(pruned, plan, config, measured, ctx.dir)
+
+
+def _report(ctx: StageContext, folder: Path) -> None:
+    write_report([folder], ctx.dir / "report.html")
