@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from gencompress import __version__
 from gencompress.report import charts, figures
-from gencompress.report.data import RunData, numbers
+from gencompress.report.data import RunData, dig, numbers
 from gencompress.report.html import template_text
 from gencompress.report.tables import budget_reached, protocol
 
@@ -145,8 +145,8 @@ def _quality(run: RunData) -> list[tuple[str, str, str]]:
 
 def _worst(run: RunData) -> str | None:
     """The PSNR of the picture that changed most, where values per picture are recorded."""
-    psnr = run.metrics.get("quality", {})
-    values = [v for v in numbers(psnr.get("psnr_db", {}).get("per_image")) if v is not None] if psnr else []
+    recorded = numbers(dig(run.metrics, "quality", "psnr_db", "per_image"))
+    values = [value for value in recorded if value is not None]
     return figures.fixed(min(values), 1, "dB") if values else None
 
 

@@ -215,7 +215,7 @@ def _panel(
         for i, label, steps, values in drawn
     )
     x_ticks = tuple(Tick(place_x(x), f"{x:,.0f}") for x in _nice(first, last, 5))
-    y_ticks = tuple(Tick(place_y(y), f"{y:.3g}") for y in (_decades(low, high) if log else _nice(low, high, 4)))
+    y_ticks = tuple(Tick(place_y(y), f"{y:g}") for y in (_decades(low, high) if log else _nice(low, high, 4)))
     return Panel(title, width, height, lines, x_ticks, y_ticks, tuple((place_y(v), i) for v, i in levels), log)
 
 
@@ -250,5 +250,5 @@ def _nice(low: float, high: float, most: int) -> list[float]:
 def _decades(low: float, high: float) -> list[float]:
     """Powers of ten between two bounds, with their 3-folds where there are few."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1, 3) if len(exponents) < 5 else (1,)
+    factors = (1, 3) if high / low < 1000 else (1,)
     return [f * 10.0**e for e in exponents for f in factors if low <= f * 10.0**e <= high]

@@ -66,6 +66,7 @@ def digits(value: float, significant: int = 3) -> str:
     """Three significant digits without an exponent, grouped by thousands above that."""
     if value == 0:
         return "0"
+    value = float(f"{value:.{significant}g}") if abs(value) < 10**significant else value  # 0.9999 becomes 1.00
     places = max(0, significant - 1 - math.floor(math.log10(abs(value))))
     return f"{value:,.{places}f}".replace("-", "−")
 

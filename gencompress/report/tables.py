@@ -174,9 +174,7 @@ def quality_notes(runs: Sequence[RunData]) -> list[str]:
 def group_table(runs: Sequence[RunData]) -> Table:
     """Every group with its width in every run, in depth order."""
     listed = [{g["name"]: g for g in group_list(run)} for run in runs]
-    known: dict[str, dict[str, object]] = {}
-    for groups in listed:
-        known = {**groups, **known}
+    known = {name: g for groups in reversed(listed) for name, g in groups.items()}
     lines = []
     for g in depth_order(list(known.values())):
         kept = [groups.get(str(g["name"])) for groups in listed]
