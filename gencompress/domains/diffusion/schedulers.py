@@ -186,8 +186,8 @@ def named_scheduler(name: str, own: Any) -> Any:
             changes = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": own.config.shift}
         else:
             changes = {"shift": own.config.flow_shift}
-    # Options the new class does not have would only raise warnings. (`_use_default_values` lists options that were never
-    # set: there the new class takes its own default, as everywhere in diffusers.)
+    # Options that the new class does not have would only raise warnings. (`_use_default_values` lists options that were
+    # never set: there the new class takes its own default, as everywhere in diffusers.)
     known = {*inspect.signature(cls.__init__).parameters, "_use_default_values"}
     return cls.from_config({option: value for option, value in own.config.items() if option in known}, **changes)
 
