@@ -115,7 +115,7 @@ def _costs(run: RunData) -> list[tuple[str, str, str, str]]:
     measures = (
         ("Parameters", figures.count, ("params",)),
         ("MACs per step", figures.operations, ("macs",)),
-        ("Bytes on disk", figures.size, ("bytes",)),
+        ("Size of the weights", figures.size, ("bytes",)),
         ("Latency, median", figures.seconds, ("latency_s", "median")),
         ("Peak memory above the weights", figures.size, ("peak_memory_bytes",)),
     )

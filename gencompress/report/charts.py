@@ -9,9 +9,10 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from gencompress.report.data import RunData, dig, number, numbers
+from gencompress.report.data import RunData, dig, keep_asked, number, numbers
 
 KINDS = {
     "head": "attention heads",
@@ -133,9 +134,12 @@ def _place(name: str) -> str:
     return " ".join(part for part in (_SHORT.get(block, block), index) if part)
 
 
+Series = tuple[list[float], list[float]]
+
+
 @dataclass(frozen=True)
 class Line:
-    """One run's curve: SVG paths of every value and of the running mean, and where it ends."""
+    """The curve of one mask: its run, and SVG paths of every value and of the running mean."""
 
     run: int
     label: str
@@ -164,45 +168,52 @@ class Panel:
     levels: tuple[tuple[float, int], ...]
     log: bool
 
+    @property
+    def legend(self) -> list[tuple[int, str]]:
+        """Number and label of every run once."""
+        return list(dict.fromkeys((line.run, line.label) for line in self.lines))
+
 
 def curves(runs: Sequence[RunData], width: float = 470.0, height: float = 200.0) -> list[Panel]:
     """Loss and expected kept cost over the updates of the mask learning; empty where no run recorded a curve."""
-    loss = [(i, run.label, *_series(run, "loss")) for i, run in enumerate(runs)]
-    keep = [(i, run.label, *_series(run, "keep")) for i, run in enumerate(runs)]
-    goals = [(i, run.number("budget", "keep") or run.number("budget", "asked")) for i, run in enumerate(runs)]
-    shown = {i for i, _, steps, _ in keep if steps}
-    levels = [(goal, i) for i, goal in goals if goal is not None and goal <= 1 and i in shown]
+    goals = [keep_asked(run.metrics) for run in runs]
+    loss, keep = ([(run.label, _series(run, name)) for run in runs] for name in ("loss", "keep"))
     panels = [
         _panel("Loss: squared difference of the final latents", loss, [], width, height),
-        _panel("Expected share of the prunable cost that stays", keep, levels, width, height),
+        _panel("Expected share of the prunable cost that stays", keep, goals, width, height),
     ]
     return [panel for panel in panels if panel is not None]
 
 
-def _series(run: RunData, name: str) -> tuple[list[float], list[float]]:
-    """Steps and values where both are finite, thinned to what a screen can show."""
+def _series(run: RunData, name: str) -> list[Series]:
+    """Steps and finite values, one series for every mask: a step that does not rise begins the next one."""
     steps, values = numbers(dig(run.metrics, "curve", "step")), numbers(dig(run.metrics, "curve", name))
     pairs = [(s, v) for s, v in zip(steps, values, strict=False) if s is not None and v is not None]
-    pairs = pairs[:: max(1, -(-len(pairs) // _MOST_POINTS))]
-    return [s for s, _ in pairs], [v for _, v in pairs]
+    cuts = [i for i in range(1, len(pairs)) if pairs[i][0] <= pairs[i - 1][0]]
+    parts = [pairs[start:stop] for start, stop in pairwise([0, *cuts, len(pairs)])]
+    thinned = [part[:: max(1, -(-len(part) // _MOST_POINTS))] for part in parts]
+    return [([s for s, _ in part], [v for _, v in part]) for part in thinned if len(part) > 1]
 
 
 def _panel(
     title: str,
-    series: Sequence[tuple[int, str, list[float], list[float]]],
-    levels: Sequence[tuple[float, int]],
+    runs: Sequence[tuple[str, list[Series]]],
+    goals: Sequence[float | None],
     width: float,
     height: float,
 ) -> Panel | None:
-    drawn = [entry for entry in series if len(entry[2]) > 1]
+    """The plot of one quantity for all runs that recorded it."""
+    drawn = [(i, label, *part) for i, (label, parts) in enumerate(runs) for part in parts]
     if not drawn:
         return None
+    shown = {i for i, *_ in drawn}
+    levels = [(goal, i) for i, goal in enumerate(goals) if goal is not None and i in shown]
     xs = [x for _, _, steps, _ in drawn for x in steps]
     ys = [y for _, _, _, values in drawn for y in values] + [level for level, _ in levels]
     log = min(ys) > 0 and max(ys) / min(ys) > 30
     low, high = _bounds(min(ys), max(ys), log)
     scale = math.log10 if log else float
-    first, last = min(xs), max(max(xs), min(xs) + 1)
+    first, last = min(xs), max(xs)
 
     def place_x(x: float) -> float:
         return width * (x - first) / (last - first)

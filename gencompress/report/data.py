@@ -57,6 +57,12 @@ class RunData:
         return dense / pruned if dense and pruned else None
 
     @property
+    def model(self) -> str:
+        """Name of the dense model: a hub id as it is, of a folder only its last part, since a page travels."""
+        name = (self.text("model") or "unnamed model").removeprefix("sample:")
+        return Path(name).name if name.startswith(("/", ".", "~")) else name
+
+    @property
     def method(self) -> str:
         """The criterion in words."""
         name = self.text("method") or "unnamed method"
@@ -125,7 +131,7 @@ def budget_words(metrics: Mapping[str, Any]) -> str:
     """The budget as asked: "0.67 of the prunable parameters" or "at most 1.20 M parameters"."""
     metric = dig(metrics, "budget", "metric")
     name = METRICS.get(str(metric), str(metric))
-    keep = _keep(metrics)
+    keep = keep_asked(metrics)
     if keep is not None:
         scope = {"prunable": "the prunable ", "total": "all "}.get(str(dig(metrics, "budget", "scope")), "the ")
         return f"{keep:g} of {scope}{name}"
@@ -133,7 +139,7 @@ def budget_words(metrics: Mapping[str, Any]) -> str:
     return f"at most {figures.count(asked)} {name}" if asked is not None else "no budget recorded"
 
 
-def _keep(metrics: Mapping[str, Any]) -> float | None:
+def keep_asked(metrics: Mapping[str, Any]) -> float | None:
     """The keep ratio asked for: ``budget.keep``, else ``budget.asked`` where that is a fraction."""
     keep, asked = number(metrics, "budget", "keep"), number(metrics, "budget", "asked")
     return keep if keep is not None else asked if asked is not None and asked <= 1 else None
@@ -145,7 +151,7 @@ def _labels(read: Sequence[Mapping[str, Any]]) -> list[str]:
     metrics = {str(dig(m, "budget", "metric")) for m in read}
     labels: list[str] = []
     for m in read:
-        keep, asked = _keep(m), number(m, "budget", "asked")
+        keep, asked = keep_asked(m), number(m, "budget", "asked")
         label = f"keep {keep:g}" if keep is not None else f"≤ {figures.count(asked)}" if asked is not None else "pruned"
         if len(metrics) > 1 or keep is None:
             label += f" {METRICS.get(str(dig(m, 'budget', 'metric')), '')}".rstrip()

@@ -54,7 +54,7 @@ def _context(runs: Sequence[RunData]) -> dict[str, Any]:
     drawn = [chart for chart in (charts.widths(run) for run in runs) if chart is not None]
     return {
         "runs": runs,
-        "title": runs[0].text("model") or "unnamed model",
+        "title": runs[0].model,
         "lead": _lead(runs),
         "headline": tables.headline(runs),
         "sheets": sheets(runs),

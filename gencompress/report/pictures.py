@@ -145,7 +145,7 @@ def _picture(pixels: NDArray[np.uint8], reference: NDArray[np.uint8] | None, pat
     image, buffer, shrunk = Image.fromarray(pixels), io.BytesIO(), max(width, height) > _SIDE
     if shrunk:
         image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-        image.save(buffer, "WEBP", quality=90)
+        image.save(buffer, "WEBP", quality=90, method=2)  # 2: three times as fast as the default
     else:
         image.save(buffer, "PNG", optimize=True)
     kind = "webp" if shrunk else "png"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gencompress.report import figures
 from gencompress.report.charts import KINDS, depth_order, group_list
-from gencompress.report.data import RunData, budget_words, dig
+from gencompress.report.data import RunData, budget_words, dig, keep_asked
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _Column:
 _COSTS = (
     _Column("Parameters", "", ("params",), figures.count),
     _Column("MACs", "per step", ("macs",), figures.operations),
-    _Column("On disk", "", ("bytes",), figures.size),
+    _Column("Size", "of the weights", ("bytes",), figures.size),
     _Column("Latency", "median", ("latency_s", "median"), figures.seconds),
 )
 
@@ -220,16 +220,21 @@ def protocol(runs: Sequence[RunData]) -> list[tuple[str, str]]:
 
 
 def budget_reached(run: RunData) -> str:
-    """The budget as asked and as reached."""
-    reached = run.number("budget", "reached")
+    """The budget as asked and as reached, both as a part of the same whole where a part was asked for."""
+    words, reached = budget_words(run.metrics), run.number("budget", "reached")
     if reached is None:
-        return budget_words(run.metrics)
-    return f"{budget_words(run.metrics)}, {f'{reached:.4f}' if reached <= 1 else figures.count(reached)} reached"
+        return words
+    dense = run.number("budget", "dense")
+    base = run.number("budget", "prunable" if run.text("budget", "scope") == "prunable" else "dense")
+    if reached > 1 and keep_asked(run.metrics) is not None and dense and base:
+        reached = 1 - (dense - reached) / base
+    return f"{words}, {f'{reached:.4f}' if reached <= 1 else figures.count(reached)} reached"
 
 
 def _sampling(run: RunData) -> str | None:
-    steps, scheduler = run.number("steps"), run.text("scheduler")
-    parts = [scheduler or "", f"{steps:.0f} steps" if steps is not None else ""]
+    steps, guidance = run.number("steps"), run.number("guidance_scale")
+    parts = [run.text("scheduler") or "", f"{steps:.0f} steps" if steps is not None else ""]
+    parts += [f"guidance {guidance:g}"] if guidance is not None else []
     return ", ".join(part for part in parts if part) or None
 
 

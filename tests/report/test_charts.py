@@ -70,6 +70,13 @@ def test_flat_short_and_broken_curves():
     assert len(panel.lines[0].raw.split()) == 2
 
 
+def test_every_mask_of_a_run_has_a_line_and_the_run_one_entry():
+    value = {"step": [1, 2, 3, 1, 2, 3], "loss": [3.0, 2.0, 1.0, 4.0, 2.0, 1.5]}
+    (panel,) = charts.curves([run(curve=value)])
+    assert [len(line.raw.split()) for line in panel.lines] == [3, 3] and panel.legend == [(0, "a")]
+    assert panel.lines[1].raw.startswith("M0.0,")
+
+
 def test_long_curves_are_thinned():
     n = 5000
     (panel,) = charts.curves([run(curve={"step": list(range(n)), "loss": [1.0 + i for i in range(n)]})])

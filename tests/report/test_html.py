@@ -72,6 +72,16 @@ def test_page_shows_the_figures_of_every_run(make_run):
         assert expected in text, expected
 
 
+def test_budget_of_the_solver_reads_as_a_part_and_a_folder_gives_only_its_name(make_run):
+    def change(m):
+        plan = {"metric": "params", "keep": 0.6, "scope": "prunable", "dense": 1000, "prunable": 800, "asked": 680.0}
+        m.update(budget=plan | {"reached": 676}, model="/home/somebody/models/flowers", guidance_scale=3.5)
+
+    html, page = render(make_run(change=change))
+    assert "0.6 of the prunable parameters, 0.5950 reached" in page.text and "guidance 3.5" in page.text
+    assert "keep 0.6" in page.text and "flowers" in page.text and "somebody" not in html
+
+
 def test_page_is_complete_in_itself(make_run):
     html, page = render(make_run())
     for _, attributes in page.tags:
@@ -136,10 +146,11 @@ def test_recovered_pictures_stand_beside_the_unrecovered(make_run):
     assert labels == ["dense", "keep 0.7, before recovery", "keep 0.7"]
 
 
-def test_many_and_large_pictures_are_folded_and_shrunk(make_run):
-    html, page = render(make_run(pictures=18, size=520))
-    assert "2 more pictures" in page.text and "Shown smaller than drawn (520 × 520 pixels)" in page.text
-    assert html.count("data:image/webp") == 36
+def test_many_pictures_are_folded_and_large_ones_shrunk(make_run):
+    _, page = render(make_run("many", pictures=18))
+    assert "2 more pictures" in page.text and len([b for b in page.all("button") if "data-row" in b]) == 36
+    html, page = render(make_run("large", pictures=1, size=520))
+    assert "Shown smaller than drawn (520 × 520 pixels)" in page.text and html.count("data:image/webp") == 2
 
 
 def test_absent_parts_are_sentences(make_run):
