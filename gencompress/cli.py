@@ -30,7 +30,7 @@ commands:
   eval     measure a finished run again:  gencompress eval RUN
   export   write the pruned pipeline of a run elsewhere:  gencompress export RUN --out DIR [--portable]
   report   write the report of a finished run again:  gencompress report RUN
-  demo     prune the bundled sample twice and name the reports
+  demo     prune the bundled sample twice and name the report
 
 options:
   --help, --version
@@ -110,16 +110,17 @@ def _demo(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="gencompress demo", description="Prune the bundled sample, twice.")
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where the run folders go")
     out = parser.parse_args(arguments).out.absolute()
-    reports = []
+    runs = []
     for keep in _KEEPS:
         config, path = launch.compose(
             ["+experiment=ecodiff_sample", f"budget.keep={keep}", f"run.dir={_quoted(out / f'demo-keep-{keep}')}"]
         )
         launch.execute(config, path)
-        reports.append(path / "report" / "report.html")
-    print("Open these reports in a browser:")
-    for report in reports:
-        print(f"  {report}")
+        runs.append(path)
+    from gencompress.report import write_report
+
+    print("Open this report in a browser:")
+    print(f"  {write_report(runs, out / 'demo.html')}")
 
 
 def _complete(arguments: list[str]) -> None:

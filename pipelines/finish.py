@@ -28,7 +28,7 @@ def finish(run: Run, dense: Diffusion, scores: Scores) -> None:
         pruned = run.stage("compensate", stages.compensate, dense, pruned, plan, config, load=dense.load_denoiser)
     if config.recover.name != "none":
         pruned = run.stage("recover", stages.recover, dense, pruned, config, load=dense.load_denoiser)
-    curve = stages.read_curve(run.require("scores"))
+    curve = stages.read_curve(run.require("scores"), getattr(config.criterion, "updates", 1))
     measured = run.stage("eval", evaluate, dense, pruned, plan, config, curve, command(config))
     run.stage("export", _export, pruned, plan, config, measured)
     run.stage("report", _report, run.path)

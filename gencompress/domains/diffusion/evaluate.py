@@ -66,6 +66,7 @@ def evaluate(
         "steps": dense.denoising.steps,
         "scheduler": type(dense.denoising.sampler.scheduler).__name__,
         "guidance_scale": dense.denoising.adapter.guidance,
+        "latency_of": f"one denoising run of {dense.denoising.steps} steps at batch 1, without the decoder",
         **costs,
         "quality": quality,
         "groups": [
@@ -109,10 +110,12 @@ def measure_costs(dense: Diffusion, pruned: Diffusion, runs: int) -> dict[str, d
     latencies = measure_latencies(calls, warmup=1, runs=runs, device=device)
     found = {}
     for name, model in (("dense", dense), ("pruned", pruned)):
+        peak = peak_memory(calls[name], device)
         found[name] = {
             **model_cost(model.denoiser),
             "latency_s": latencies[name].to_json(),
-            "peak_memory_bytes": peak_memory(calls[name], device).bytes,
+            "peak_memory_bytes": peak.bytes,
+            "peak_memory_method": peak.method,
         }
     return found
 

@@ -26,6 +26,7 @@ def publish(pruned: Diffusion, plan: Plan, config: Config, measured: Path, out: 
         pipeline=type(pruned.pipe).__name__,
         task=_task(pruned),
         base_model=base if public else None,
+        license_id="apache-2.0" if base.startswith("sample:") else None,
         portable=config.export.portable,
     )
     export_pipeline(pruned.pipe, plan, out, portable=config.export.portable, card=card)

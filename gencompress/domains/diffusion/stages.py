@@ -82,13 +82,13 @@ def read_scores(folder: Path) -> Scores:
     return load_file(path) if path.exists() else {}
 
 
-def read_curve(folder: Path) -> dict[str, list[float]] | None:
-    """Learning curve as the report reads it; None for criteria that learn nothing."""
+def read_curve(folder: Path, updates: int) -> dict[str, list[Any]] | None:
+    """Learning curve as the report reads it, steps counted anew for every mask; None for criteria that learn nothing."""
     path = folder / _CURVE
     if not path.exists():
         return None
     curve = load_file(path)["curve"]
-    steps = [float(i + 1) for i in range(len(curve))]
+    steps = [i % updates + 1 for i in range(len(curve))]
     return {"step": steps, "loss": curve[:, 0].tolist(), "keep": curve[:, 1].tolist()}
 
 
