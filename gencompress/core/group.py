@@ -7,8 +7,9 @@ that reads these three small records and nothing else of the model.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,6 +26,14 @@ class Slice:
     Unit u owns the indices ``offset + u * block + [0, block) + r * pitch`` for every ``r < repeat``. An attention head
     is ``block=head_dim``; the value and gate halves of a GEGLU are ``repeat=2, pitch=hidden``; "the same column of
     every head" is ``repeat=heads, pitch=head_dim``; a splat is ``Slice("means", 0)``.
+
+    Args:
+        tensor: name in the state dict.
+        dim: dimension, counted from the front, >= 0.
+        offset: first index of unit 0.
+        block: neighbouring indices of one unit, >= 1.
+        repeat: copies of the whole run of units, >= 1.
+        pitch: distance between copies; at least ``size * block``, so that copies do not overlap (`Groups.check`).
     """
 
     tensor: str
@@ -34,16 +43,26 @@ class Slice:
     repeat: int = 1
     pitch: int = 0
 
+    def __post_init__(self) -> None:
+        if min(self.dim, self.offset, self.pitch) < 0 or min(self.block, self.repeat) < 1:
+            raise PlanError(f"{self}: dim, offset and pitch must be >= 0, block and repeat >= 1")
+
     @property
     def width(self) -> int:
         """Indices owned by one unit."""
         return self.block * self.repeat
 
     def indices(self, units: Tensor) -> Tensor:
-        """Indices along `dim` owned by `units` [k], ascending within a repeat: int64 [repeat * k * block]."""
-        inside = (units.long()[:, None] * self.block + torch.arange(self.block)).reshape(-1)
-        starts = self.offset + torch.arange(self.repeat) * self.pitch
+        """Indices along `dim` owned by `units` [k], in the order repeat, unit, block: int64 [repeat * k * block]."""
+        at = units.device
+        inside = (units.long()[:, None] * self.block + torch.arange(self.block, device=at)).reshape(-1)
+        starts = self.offset + torch.arange(self.repeat, device=at) * self.pitch
         return (starts[:, None] + inside).reshape(-1)
+
+    def runs(self, size: int) -> list[tuple[int, int]]:
+        """The half-open index ranges owned by all `size` units, one per repeat."""
+        starts = [self.offset + r * self.pitch for r in range(self.repeat)]
+        return [(a, a + size * self.block) for a in starts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +108,8 @@ class Group:
         round_to: kept counts are multiples of this, where the budget allows.
         min_keep: units never removed, the guard against emptying a layer by accident.
         exact: gated forward with 0/1 gates equals the removed model's (relative difference <= 1e-5 in fp32).
-        stack: for ``depth`` groups, the prefix of all tensors of the block; the whole block goes with its one unit.
+        stack: for ``depth`` groups of size 1, the prefix ``"container.index."`` of all tensors of the block; the whole
+            block goes with its one unit.
         scatter: Linear modules whose consumers keep their width: the removed outputs stay, as zeros
             (`gencompress.core.resize.ScatterLinear`).
     """
@@ -114,11 +134,16 @@ class Group:
             raise PlanError(f"group {self.name!r}: min_keep {self.min_keep} is outside [0, {self.size}]")
         if self.round_to < 1:
             raise PlanError(f"group {self.name!r}: round_to {self.round_to} must be >= 1")
+        if self.stack is not None and not (self.size == 1 and re.fullmatch(r"(.+\.)?\d+\.", self.stack)):
+            raise PlanError(
+                f"group {self.name!r}: a depth group has one unit and a stack like 'blocks.3.', "
+                f"not {self.size} and {self.stack!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Groups(Sequence[Group]):
-    """An ordered collection of groups with unique names and slices that do not overlap."""
+    """An ordered collection of groups with unique names."""
 
     items: tuple[Group, ...]
     by_name: dict[str, Group] = field(init=False, repr=False, compare=False)
@@ -146,20 +171,27 @@ class Groups(Sequence[Group]):
         return Groups(tuple(g for g in self.items if g.kind in kinds))
 
     def check(self, shapes: Mapping[str, Sequence[int]]) -> None:
-        """Raise `PlanError` if a slice names a missing tensor or reaches outside of it."""
+        """Raise `PlanError` if a slice names a missing tensor, reaches outside of it, or overlaps another one."""
+        owned: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
         for group in self.items:
             for s in group.slices:
                 _check_slice(group, s, shapes)
+                owned.setdefault((s.tensor, s.dim), []).extend((a, b, group.name) for a, b in s.runs(group.size))
+        for (tensor, dim), runs in owned.items():
+            runs.sort()
+            for (_, end, one), (start, _, other) in itertools.pairwise(runs):
+                if start < end:
+                    raise PlanError(f"groups {one!r} and {other!r} both own index {start} of {tensor!r} dim {dim}")
 
 
 def _check_slice(group: Group, s: Slice, shapes: Mapping[str, Sequence[int]]) -> None:
     if s.tensor not in shapes:
         raise PlanError(f"group {group.name!r} slices {s.tensor!r}, which the model does not have")
     shape = shapes[s.tensor]
-    if not 0 <= s.dim < len(shape):
+    if s.dim >= len(shape):
         raise PlanError(f"group {group.name!r}: {s.tensor!r} has no dimension {s.dim}, its shape is {tuple(shape)}")
-    end = s.offset + group.size * s.block + (s.repeat - 1) * s.pitch
-    if s.offset < 0 or end > shape[s.dim]:
+    end = s.runs(group.size)[-1][1]
+    if end > shape[s.dim]:
         raise PlanError(f"group {group.name!r} reaches index {end} of {s.tensor!r} dim {s.dim}, size {shape[s.dim]}")
 
 
@@ -175,8 +207,3 @@ def per_unit(group: Group, s: Slice, values: Tensor) -> Tensor:
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Shapes by name; works on meta tensors."""
     return {name: tuple(t.shape) for name, t in tensors.items()}
-
-
-def numel(shape: Iterable[int]) -> int:
-    """Number of elements of a shape."""
-    return math.prod(shape)
