@@ -9,15 +9,16 @@ gates (differentiable).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from gencompress.core.group import Group, Groups, numel
-from gencompress.errors import BudgetError, nearest
+from gencompress.core.group import Groups
+from gencompress.errors import BudgetError, PlanError, nearest
 
 Metric = Literal["params", "macs", "bytes"]
 METRICS: tuple[Metric, ...] = ("params", "macs", "bytes")
@@ -44,11 +45,15 @@ class CostModel:
         shapes: shape of every parameter (not of buffers).
         metric: ``params``, ``macs`` or ``bytes``.
         work: needed for ``macs``.
-        itemsize: bytes per element by tensor name, needed for ``bytes``.
+        itemsize: bytes per element of every tensor in `shapes`, needed for ``bytes``.
 
     Attributes:
         dense: cost with every unit kept.
         prunable: what falls away if every group is emptied, the base of ``scope="prunable"`` budgets.
+
+    Raises:
+        BudgetError: an unknown metric, or `work` or `itemsize` is missing or does not fit.
+        PlanError: groups own more indices of a tensor than it has.
     """
 
     def __init__(
@@ -68,77 +73,48 @@ class CostModel:
         weights = _weights(shapes, metric, work, itemsize)
         self._build(shapes, weights, work if metric == "macs" else None)
         self.dense = self.total(self.sizes)
-        touched = torch.zeros_like(self.sizes)
-        self.prunable = self.dense - self.total(touched)
+        self.prunable = self.dense - self.total(torch.zeros_like(self.sizes))
 
     def _build(self, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, int], work: Work | None) -> None:
-        """Lay the polynomial out as arrays: a term is a coefficient times up to `arity` factors base + slope @ counts."""
-        owners = _owners(self.groups, shapes)
-        factors: list[tuple[int, dict[int, int]]] = []
-        terms: list[tuple[int, list[int]]] = []
-        known: dict[tuple[int, tuple[tuple[int, int], ...]], int] = {}
-
-        def factor(base: int, slopes: dict[int, int]) -> int:
-            key = (base, tuple(sorted(slopes.items())))
-            if key not in known:
-                known[key] = len(factors)
-                factors.append((base, slopes))
-            return known[key]
-
-        self.constant = 0
-        for name, shape in shapes.items():
+        """Lay the polynomial out as arrays: a term is a coefficient times a few factors ``base + slopes @ counts``."""
+        terms = _Terms()
+        for name, owner in _owners(self.groups, shapes).items():
             weight = weights.get(name, 0)
-            dims, stacks = owners.get(name, ({}, []))
-            if not weight:
-                continue
-            if not dims and not stacks:
-                self.constant += weight * numel(shape)
-                continue
-            coefficient, ids = weight, []
-            for dim, size in enumerate(shape):
-                slopes = dims.get(dim)
-                if slopes is None:
-                    coefficient *= size
-                else:
-                    removable = sum(int(self.sizes[g]) * s for g, s in slopes.items())
-                    ids.append(factor(size - removable, slopes))
-            ids += [factor(0, {g: 1}) for g in stacks]
-            terms.append((coefficient, ids))
+            if weight:
+                self._add_tensor(terms, name, shapes[name], weight, owner)
         if work is not None:
-            self._add_products(work, terms, factor)
-        self._freeze(factors, terms)
+            self._add_products(terms, work)
+        self.constant = terms.constant
+        self._base, self._rows, self._cols, self._slopes = terms.factor_arrays()
+        self._coefficients, self._factors = terms.term_arrays()
 
-    def _add_products(self, work, terms, factor) -> None:  # type: ignore[no-untyped-def]
-        by_module: dict[str, list[int]] = {}
+    def _add_tensor(self, terms: _Terms, name: str, shape: tuple[int, ...], weight: int, owner: _Owner) -> None:
+        if max(owner.slopes, default=0) >= max(len(shape), 1):
+            raise PlanError(f"{name!r} has no dimension {max(owner.slopes)}, its shape is {shape}")
+        coefficient, ids = weight, []
+        for dim, size in enumerate(shape):
+            slopes = owner.slopes.get(dim)
+            if slopes is None:
+                coefficient *= size
+                continue
+            removable = sum(int(self.sizes[g]) * s for g, s in slopes.items())
+            if removable > size:
+                raise PlanError(f"the groups own {removable} indices of {name!r} dim {dim}, which has {size}")
+            ids.append(terms.factor(size - removable, slopes))
+        terms.add(coefficient, ids + [terms.factor(0, {g: 1}) for g in owner.stacks])
+
+    def _add_products(self, terms: _Terms, work: Work) -> None:
+        sharing: dict[str, list[int]] = {}
         for i, group in enumerate(self.groups):
             for module in group.work:
-                by_module.setdefault(module, []).append(i)
-        stacks = [(g.stack, i) for i, g in enumerate(self.groups) if g.stack is not None]
+                sharing.setdefault(module, []).append(i)
         for module, macs in work.products.items():
-            ids, divisor = [], 1
-            for i in by_module.get(module, []):
-                ids.append(factor(0, {i: 1}))
-                divisor *= int(self.sizes[i])
-            ids += [factor(0, {i: 1}) for prefix, i in stacks if module.startswith(prefix)]
-            if not ids:
-                self.constant += macs
-            elif macs % divisor:
-                raise BudgetError(f"attention work of {module!r} ({macs} MACs) does not divide into its {divisor} units")
-            else:
-                terms.append((macs // divisor, ids))
-
-    def _freeze(self, factors: list[tuple[int, dict[int, int]]], terms: list[tuple[int, list[int]]]) -> None:
-        arity = max((len(ids) for _, ids in terms), default=1)
-        one = len(factors)  # the factor that is always 1 pads short terms
-        self._base = torch.tensor([b for b, _ in factors] + [1], dtype=torch.int64)
-        rows = [f for f, (_, slopes) in enumerate(factors) for _ in slopes]
-        cols = [g for _, slopes in factors for g in slopes]
-        vals = [s for _, slopes in factors for s in slopes.values()]
-        self._rows, self._cols = torch.tensor(rows, dtype=torch.int64), torch.tensor(cols, dtype=torch.int64)
-        self._slopes = torch.tensor(vals, dtype=torch.int64)
-        self._coefficients = torch.tensor([c for c, _ in terms], dtype=torch.int64)
-        padded = [ids + [one] * (arity - len(ids)) for _, ids in terms]
-        self._factors = torch.tensor(padded, dtype=torch.int64).reshape(len(terms), arity)
+            owners = sharing.get(module, [])
+            units = math.prod(int(self.sizes[i]) for i in owners)
+            if macs % units:
+                raise BudgetError(f"attention work of {module!r} ({macs} MACs) does not divide into its {units} units")
+            ids = [terms.factor(0, {i: 1}) for i in owners + _stacks_around(self.groups, f"{module}.")]
+            terms.add(macs // units, ids)
 
     def total(self, counts: Tensor | Mapping[str, int]) -> int:
         """Exact cost for integer kept counts, [groups] in the order of `groups` or a mapping by name."""
@@ -154,6 +130,9 @@ class CostModel:
 
     def counts(self, kept: Mapping[str, int]) -> Tensor:
         """Kept counts by name as a tensor [groups]; groups that are not named keep everything."""
+        unknown = sorted(set(kept) - set(self.groups.by_name))
+        if unknown:
+            raise PlanError(f"counts name the unknown group {unknown[0]!r}; {nearest(unknown[0], self.groups.by_name)}")
         return torch.tensor([kept.get(g.name, g.size) for g in self.groups], dtype=torch.int64)
 
     def marginal(self) -> dict[str, float]:
@@ -169,35 +148,72 @@ class CostModel:
         return (self._coefficients.to(counts) * product).sum()
 
 
+class _Terms:
+    """A polynomial while it is put together; equal factors are stored once."""
+
+    def __init__(self) -> None:
+        self.constant = 0
+        self.factors: dict[tuple[int, tuple[tuple[int, int], ...]], int] = {}
+        self.terms: list[tuple[int, list[int]]] = []
+
+    def factor(self, base: int, slopes: Mapping[int, int]) -> int:
+        """Number of the factor ``base + sum_g slopes[g] * counts[g]``."""
+        return self.factors.setdefault((base, tuple(sorted(slopes.items()))), len(self.factors))
+
+    def add(self, coefficient: int, factors: list[int]) -> None:
+        """Add ``coefficient * product of factors``."""
+        if factors:
+            self.terms.append((coefficient, factors))
+        else:
+            self.constant += coefficient
+
+    def factor_arrays(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Bases [factors + 1], the last one 1, and the slopes in coordinate form: factor, group, slope."""
+        slopes = [(f, g, s) for f, (_, pairs) in enumerate(self.factors) for g, s in pairs]
+        rows, cols, values = torch.tensor(slopes, dtype=torch.int64).reshape(-1, 3).unbind(1)
+        return torch.tensor([base for base, _ in self.factors] + [1], dtype=torch.int64), rows, cols, values
+
+    def term_arrays(self) -> tuple[Tensor, Tensor]:
+        """Coefficients [terms] and factor numbers [terms, arity]; the factor that is always 1 pads short terms."""
+        arity, one = max((len(ids) for _, ids in self.terms), default=1), len(self.factors)
+        padded = [ids + [one] * (arity - len(ids)) for _, ids in self.terms]
+        coefficients = torch.tensor([c for c, _ in self.terms], dtype=torch.int64)
+        return coefficients, torch.tensor(padded, dtype=torch.int64).reshape(len(padded), arity)
+
+
 def _weights(
     shapes: Mapping[str, tuple[int, ...]], metric: Metric, work: Work | None, itemsize: Mapping[str, int] | None
 ) -> Mapping[str, int]:
+    """What one element of every tensor costs."""
     if metric == "macs":
         assert work is not None
         return work.positions
     if metric == "bytes":
-        if itemsize is None:
-            raise BudgetError("a budget in bytes needs the item size of every tensor")
+        missing = sorted(set(shapes) - set(itemsize or {}))
+        if itemsize is None or missing:
+            raise BudgetError(f"a budget in bytes needs the item size of every tensor; it lacks {missing[:3]}")
         return itemsize
     return dict.fromkeys(shapes, 1)
 
 
-def _owners(
-    groups: Iterable[Group], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[dict[int, dict[int, int]], list[int]]]:
-    """Per tensor: which groups shrink which dimension and by how much a unit, and which depth groups own it."""
-    owners: dict[str, tuple[dict[int, dict[int, int]], list[int]]] = {}
-    stacks: list[tuple[str, int]] = []
+@dataclass
+class _Owner:
+    """How a tensor shrinks: by dim, indices lost per removed unit of each group; and the depth groups around it."""
+
+    slopes: dict[int, dict[int, int]] = field(default_factory=dict)
+    stacks: list[int] = field(default_factory=list)
+
+
+def _owners(groups: Groups, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, _Owner]:
+    owners = {name: _Owner(stacks=_stacks_around(groups, name)) for name in shapes}
     for i, group in enumerate(groups):
         for s in group.slices:
-            if s.tensor in shapes:
-                slopes = owners.setdefault(s.tensor, ({}, []))[0].setdefault(s.dim, {})
+            if s.tensor in owners:  # a buffer costs nothing
+                slopes = owners[s.tensor].slopes.setdefault(s.dim, {})
                 slopes[i] = slopes.get(i, 0) + s.width
-        if group.stack is not None:
-            stacks.append((group.stack, i))
-    if stacks:
-        for name in shapes:
-            for prefix, i in stacks:
-                if name.startswith(prefix):
-                    owners.setdefault(name, ({}, []))[1].append(i)
     return owners
+
+
+def _stacks_around(groups: Groups, name: str) -> list[int]:
+    """The depth groups that take `name` with them."""
+    return [i for i, g in enumerate(groups) if g.stack is not None and name.startswith(g.stack)]
