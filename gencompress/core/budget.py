@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from gencompress.core.cost import CostModel, Metric
+from gencompress.core.cost import METRICS, CostModel, Metric
 from gencompress.core.group import Group, Groups
 from gencompress.core.plan import Plan
-from gencompress.errors import BudgetError, NumericsError, PlanError
+from gencompress.errors import BudgetError, NumericsError, PlanError, nearest
 
 Scope = Literal["prunable", "total"]
 
@@ -27,8 +29,13 @@ class Budget:
         target: absolute cost instead of `keep`.
         scope: what `keep` is a fraction of.
         round_to: kept counts are multiples of this in every group (None: as the group says).
-        min_keep: units that every group keeps at least (None: as the group says).
-        uniform: all groups keep the same ratio of their units; scores only choose which.
+        min_keep: units that every group keeps at least, all of a smaller group (None: as the group says); whole
+            blocks (``depth``) stay removable.
+        uniform: all groups keep the same ratio of their units, those of a kind and size the same number; scores only
+            choose which.
+
+    Raises:
+        BudgetError: an option is out of range, naming it.
     """
 
     metric: Metric = "params"
@@ -48,14 +55,21 @@ class Budget:
             raise BudgetError(f"budget.target={self.target} must be positive")
         if self.scope not in ("prunable", "total"):
             raise BudgetError(f"budget.scope={self.scope!r} must be 'prunable' or 'total'")
+        if self.metric not in METRICS:
+            raise BudgetError(f"unknown budget metric {self.metric!r}; {nearest(self.metric, METRICS)}")
+        if self.round_to is not None and self.round_to < 1:
+            raise BudgetError(f"budget.round_to={self.round_to} must be >= 1")
+        if self.min_keep is not None and self.min_keep < 0:
+            raise BudgetError(f"budget.min_keep={self.min_keep} must be >= 0")
 
-    def limit(self, cost: CostModel) -> float:
+    def limit(self, cost: CostModel) -> int:
         """The cost that the pruned model may have at most."""
         if self.target is not None:
             return self.target
         assert self.keep is not None
         base = cost.prunable if self.scope == "prunable" else cost.dense
-        return cost.dense - (1 - self.keep) * base
+        # As the decimal number that was asked for: 0.7 of 1000 is 700, which floating point misses by a hair.
+        return cost.dense - base + math.floor(Fraction(str(self.keep)) * base)
 
     def apply(self, groups: Groups) -> Groups:
         """The groups with this budget's rounding and floor in place of their own."""
@@ -76,22 +90,34 @@ def solve(
 ) -> Plan:
     """The plan that drops the lowest scores until the exact cost fits the budget.
 
-    The reached cost is at most the asked one and within one rounding step of it: putting back the step removed last
-    would exceed it. Afterwards every dropped step that still fits is put back, highest score first.
+    The reached cost is at most the asked one and within one rounding step of it: widening any group by its next step
+    would exceed it (with ``uniform``, widening all groups of a kind that were narrowed last).
 
     Args:
-        scores: importance of every unit by group name, [size], finite; higher stays longer.
+        groups: the groups of `cost`.
+        scores: importance of every unit by group name, [size], finite; higher stays longer. Among equal scores the
+            lower unit stays.
+        budget: what may remain.
+        cost: in the budget's metric.
+        source: `gencompress.core.plan.fingerprint` of the scored weights, kept in the plan.
+        method: how the scores were made, plain JSON, kept in the plan.
 
     Raises:
         BudgetError: the budget is below what `min_keep` and rounding allow; says the reachable range.
         NumericsError: a score is NaN or infinite.
+        PlanError: scores are missing or of the wrong shape.
     """
+    if cost.metric != budget.metric:
+        raise BudgetError(f"the budget is in {budget.metric}, but the cost model counts {cost.metric}")
+    if [(g.name, g.size) for g in cost.groups] != [(g.name, g.size) for g in groups]:
+        raise BudgetError("the cost model was made for other groups")
     groups = budget.apply(groups)
     _check_scores(groups, scores)
     limit = budget.limit(cost)
     steps = _uniform_steps(groups) if budget.uniform else _ranked_steps(groups, scores)
-    counts = _fit(groups, steps, cost, limit)
-    reached = cost.total(counts)
+    counts, taken = _fit(groups, steps, cost, limit)
+    if not budget.uniform:
+        counts = _put_back(counts, steps, taken, cost, limit)
     keep = {}
     for group, count in zip(groups, counts.tolist(), strict=True):
         order = torch.argsort(scores[group.name].detach().cpu().double(), descending=True, stable=True)
@@ -101,7 +127,7 @@ def solve(
         "scope": budget.scope,
         "keep": budget.keep,
         "asked": limit,
-        "reached": reached,
+        "reached": cost.total(counts),
         "dense": cost.dense,
         "prunable": cost.prunable,
         "uniform": budget.uniform,
@@ -120,6 +146,10 @@ class _Steps:
     group: Tensor
     units: Tensor
     stops: Tensor
+
+    def removed(self, chosen: slice | Tensor, groups: int) -> Tensor:
+        """Units that the chosen steps remove from every group [groups]."""
+        return torch.zeros(groups, dtype=torch.int64).index_add(0, self.group[chosen], self.units[chosen])
 
 
 def _check_scores(groups: Groups, scores: Mapping[str, Tensor]) -> None:
@@ -145,77 +175,78 @@ def _ranked_steps(groups: Groups, scores: Mapping[str, Tensor]) -> _Steps:
     means, owners, units = [], [], []
     for i, group in enumerate(groups):
         kept = _boundaries(group)
-        if len(kept) < 2:
-            continue
-        ascending = scores[group.name].detach().cpu().double().sort().values
-        ends = group.size - kept[1:]
-        cumulative = torch.cat([ascending.new_zeros(1), ascending.cumsum(0)])
         width = kept[:-1] - kept[1:]
-        mean = (cumulative[ends] - cumulative[ends - width]) / width
-        means.append(mean.cummax(0).values)  # rounding of the running sum must not reorder a group's own steps
+        step = torch.repeat_interleave(torch.arange(len(width)), width)
+        ascending = scores[group.name].detach().cpu().double().sort().values[: len(step)]
+        mean = ascending.new_zeros(len(width)).index_add(0, step, ascending) / width
+        means.append(mean.cummax(0).values)  # rounding of the sums must not reorder a group's own steps
         owners.append(torch.full_like(width, i))
         units.append(width)
-    if not means:
-        empty = torch.empty(0, dtype=torch.int64)
-        return _Steps(empty, empty, torch.zeros(1, dtype=torch.int64))
-    order = torch.argsort(torch.cat(means), stable=True)
-    return _Steps(torch.cat(owners)[order], torch.cat(units)[order], torch.arange(len(order) + 1))
+    order = torch.argsort(_joined(means, torch.float64), stable=True)
+    return _Steps(_joined(owners)[order], _joined(units)[order], torch.arange(len(order) + 1))
 
 
 def _uniform_steps(groups: Groups) -> _Steps:
-    """Steps in descending order of the keep ratio they lead to, so that all groups narrow together."""
+    """Steps in descending order of the keep ratio they lead to, then by kind, so that all groups narrow together."""
     kinds = sorted({g.kind for g in groups})
-    steps = []
+    ratios, kind, owners, units = [], [], [], []
     for i, group in enumerate(groups):
-        kept = _boundaries(group).tolist()
-        for before, after in zip(kept, kept[1:], strict=False):
-            steps.append((-after / group.size, kinds.index(group.kind), i, before - after))
-    steps.sort()
-    ends = [m for m in range(1, len(steps) + 1) if m == len(steps) or steps[m][:2] != steps[m - 1][:2]]
-    return _Steps(
-        torch.tensor([s[2] for s in steps], dtype=torch.int64),
-        torch.tensor([s[3] for s in steps], dtype=torch.int64),
-        torch.tensor([0, *ends]),
-    )
+        kept = _boundaries(group)
+        width = kept[:-1] - kept[1:]
+        ratios.append(kept[1:].double() / group.size)
+        kind.append(torch.full_like(width, kinds.index(group.kind)))
+        owners.append(torch.full_like(width, i))
+        units.append(width)
+    by_kind = torch.argsort(_joined(kind), stable=True)
+    order = by_kind[torch.argsort(_joined(ratios, torch.float64)[by_kind], descending=True, stable=True)]
+    ratio, kinds_in_order = _joined(ratios, torch.float64)[order], _joined(kind)[order]
+    ends = (ratio[1:] != ratio[:-1]) | (kinds_in_order[1:] != kinds_in_order[:-1])
+    last = [len(order)] if len(order) else []
+    stops = torch.cat([torch.tensor([0]), torch.nonzero(ends).flatten() + 1, torch.tensor(last, dtype=torch.int64)])
+    return _Steps(_joined(owners)[order], _joined(units)[order], stops)
 
 
-def _fit(groups: Groups, steps: _Steps, cost: CostModel, limit: float) -> Tensor:
-    """Kept counts [groups] after the shortest prefix of `steps` that fits, then with fitting steps put back."""
+def _joined(parts: list[Tensor], dtype: torch.dtype = torch.int64) -> Tensor:
+    return torch.cat(parts) if parts else torch.empty(0, dtype=dtype)
+
+
+def _fit(groups: Groups, steps: _Steps, cost: CostModel, limit: int) -> tuple[Tensor, int]:
+    """Kept counts [groups] after the shortest valid prefix of `steps` that fits, and the length of that prefix."""
     sizes = torch.tensor([g.size for g in groups], dtype=torch.int64)
 
-    def after(m: int) -> Tensor:
-        return sizes - torch.zeros_like(sizes).index_add(0, steps.group[:m], steps.units[:m])
-
-    def excess(stop: int) -> float:
-        return cost.total(after(int(steps.stops[stop]))) - limit
+    def after(stop: int) -> Tensor:
+        return sizes - steps.removed(slice(0, int(steps.stops[stop])), len(groups))
 
     low, high = 0, len(steps.stops) - 1
-    if excess(high) > 0:
+    least = cost.total(after(high))
+    if least > limit:
         raise BudgetError(
-            f"the budget of {limit:,.0f} {cost.metric} cannot be met: with min_keep and rounding these groups reach "
-            f"from {cost.total(after(int(steps.stops[-1]))):,} to {cost.dense:,} {cost.metric}"
+            f"the budget of {limit:,} {cost.metric} cannot be met: with min_keep and rounding these groups reach "
+            f"from {least:,} to {cost.dense:,} {cost.metric}"
         )
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if excess(middle) <= 0 else (middle + 1, high)
-    taken = int(steps.stops[low])
-    every_prefix_is_valid = len(steps.stops) == len(steps.group) + 1
-    return _put_back(after(taken), steps, taken, cost, limit) if every_prefix_is_valid else after(taken)
+        low, high = (low, middle) if cost.total(after(middle)) <= limit else (middle + 1, high)
+    return after(low), int(steps.stops[low])
 
 
-def _put_back(counts: Tensor, steps: _Steps, taken: int, cost: CostModel, limit: float, tries: int = 2000) -> Tensor:
-    """Undo dropped steps that still fit, last dropped first; a group whose step does not fit is left as it is."""
-    blocked: set[int] = set()
-    for i in range(taken - 1, max(-1, taken - 1 - tries), -1):
-        g = int(steps.group[i])
-        if g in blocked:
-            continue
-        trial = counts.clone()
-        trial[g] += steps.units[i]
-        if cost.total(trial) <= limit:
-            counts = trial
-        else:
-            blocked.add(g)
-            if len(blocked) == len(counts):
-                break
+def _put_back(counts: Tensor, steps: _Steps, taken: int, cost: CostModel, limit: int) -> Tensor:
+    """Undo dropped steps that still fit, last dropped first, until the next step of every group is one too many."""
+    left = torch.arange(taken - 1, -1, -1)
+
+    def with_next(n: int) -> Tensor:
+        return counts + steps.removed(left[:n], len(counts))
+
+    while len(left):
+        fits, tried = 0, 1  # how many of the next steps fit together: double, then bisect
+        while tried <= len(left) and cost.total(with_next(tried)) <= limit:
+            fits, tried = tried, tried * 2
+        exceeds = min(tried, len(left) + 1)
+        while exceeds - fits > 1:
+            middle = (fits + exceeds) // 2
+            fits, exceeds = (middle, exceeds) if cost.total(with_next(middle)) <= limit else (fits, middle)
+        counts = with_next(fits)
+        full = steps.group[left[fits : fits + 1]]  # the group of the step that does not fit is done
+        left = left[fits + 1 :]
+        left = left[steps.group[left] != full]
     return counts
