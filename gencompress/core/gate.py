@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -21,25 +21,34 @@ def gated(module: nn.Module, groups: Groups, gates: Mapping[str, Tensor]) -> Ite
     """Multiply the activations of `module` with `gates` while the context is open.
 
     Args:
+        module: the model; its parameters and attributes are not touched.
+        groups: groups of `module`.
         gates: by group name, [size] for all samples or [batch, size] per sample. The mapping is read anew at every
             forward, so its tensors may be replaced while the context is open. Groups without an entry stay dense.
             With classifier-free guidance the batch seen by the module is a multiple of the gates' batch, ordered
             ``cat([unconditional, conditional])``; the gates are repeated accordingly.
 
     Raises:
-        PlanError: a gate belongs to no group, or its group has no gate site.
+        PlanError: a gate belongs to no group, or its group has no gate site; at the forward, that a gate has the wrong
+            size or a batch that does not divide the module's.
     """
     for name in gates:
         if name not in groups.by_name:
             raise PlanError(f"a gate for {name!r}, which is no group of this model")
         if not groups.by_name[name].sites:
             raise PlanError(f"group {name!r} has no gate site")
-    handles = [_attach(module.get_submodule(site.module), group, site, gates) for group in groups for site in group.sites]
-    try:
+    with ExitStack() as attached:
+        for group in groups:
+            for site in group.sites:
+                attached.callback(_attach(_site_module(module, group, site), group, site, gates).remove)
         yield gates
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def _site_module(module: nn.Module, group: Group, site: Site) -> nn.Module:
+    try:
+        return module.get_submodule(site.module)
+    except AttributeError as error:
+        raise PlanError(f"group {group.name!r} is gated at {site.module!r}, which the model does not have") from error
 
 
 def _attach(target: nn.Module, group: Group, site: Site, gates: Mapping[str, Tensor]) -> RemovableHandle:
@@ -67,47 +76,55 @@ def _attach(target: nn.Module, group: Group, site: Site, gates: Mapping[str, Ten
         given = dict(zip(parameters, args, strict=False)) | kwargs
         streams = [given[name] for name in stream_names(given, out)]
         outs = out if isinstance(out, tuple) else (out,)
-        mixed = tuple(x if y is None else x + _per_sample(gate, x) * (y - x) for x, y in zip(streams, outs, strict=True))
+        # A stream that the block does not return (the text of the last SD3 block) is passed on as it came.
+        mixed = tuple(x if y is None else _mix(x, y, gate, group) for x, y in zip(streams, outs, strict=True))
         return mixed if isinstance(out, tuple) else mixed[0]
 
     return target.register_forward_hook(around, with_kwargs=True)
 
 
 def stream_names(given: Mapping[str, Any], out: Any) -> tuple[str, ...]:
-    """Which arguments of a transformer block its outputs replace: text then image for two streams, as diffusers has it."""
+    """Which arguments of a transformer block its outputs replace: text, then image, as diffusers has it."""
     return ("encoder_hidden_states", "hidden_states") if isinstance(out, tuple) else ("hidden_states",)
 
 
-def _per_sample(gate: Tensor, x: Tensor) -> Tensor:
-    gate = gate.to(x.dtype).reshape(-1)
-    if gate.numel() > 1:
-        gate = gate.repeat(x.shape[0] // gate.numel())
-    return gate.reshape(-1, *[1] * (x.ndim - 1))
+def _mix(x: Tensor, y: Tensor, gate: Tensor, group: Group) -> Tensor:
+    """``x + gate * (y - x)``, exactly x at 0 and exactly y at 1."""
+    rows = _per_sample(gate, group, x.shape[0]).to(y.dtype)
+    return torch.lerp(x.to(y.dtype), y, rows.reshape(-1, *[1] * (x.ndim - 1)))
 
 
 def _multiply(x: Tensor, gate: Tensor, group: Group, site: Site) -> Tensor:
-    """x with `gate` spread over the channels of `site`; fp32 gates are cast to the activation's dtype last."""
+    """Spread `gate` over the channels of `site` and multiply; fp32 gates are cast to the activation's dtype last."""
     dim = site.dim % x.ndim
-    spread = _spread(gate, site, x.shape[dim]).to(x.dtype)
+    rows = _per_sample(gate, group, x.shape[0])
     shape = [1] * x.ndim
-    shape[dim] = x.shape[dim]
-    if spread.ndim == 2 and spread.shape[0] > 1:
-        if x.shape[0] % spread.shape[0]:
-            raise PlanError(f"group {group.name!r}: gates for {spread.shape[0]} samples meet a batch of {x.shape[0]}")
-        spread = spread.repeat(x.shape[0] // spread.shape[0], 1)
-        shape[0] = x.shape[0]
-    return x * spread.reshape(shape)
+    shape[0], shape[dim] = rows.shape[0], x.shape[dim]
+    return x * _spread(rows, site, x.shape[dim]).to(x.dtype).reshape(shape)
 
 
-def _spread(gate: Tensor, site: Site, channels: int) -> Tensor:
-    """[..., size] -> [..., channels], 1 where the group owns nothing."""
-    wide = gate.repeat_interleave(site.block, dim=-1) if site.block > 1 else gate
-    if site.offset == 0 and site.repeat == 1 and wide.shape[-1] == channels:
+def _per_sample(gate: Tensor, group: Group, batch: int) -> Tensor:
+    """[size] -> [1, size] for all samples; [B, size] -> [batch, size], sample i under gate i modulo B."""
+    if gate.ndim not in (1, 2) or gate.shape[-1] != group.size:
+        raise PlanError(
+            f"a gate of {group.name!r} has shape {tuple(gate.shape)}, not ({group.size},) or (B, {group.size})"
+        )
+    rows = gate.reshape(-1, group.size)
+    if rows.shape[0] == 1:
+        return rows
+    if rows.shape[0] == 0 or batch % rows.shape[0]:
+        raise PlanError(f"group {group.name!r}: gates for {rows.shape[0]} samples meet a batch of {batch}")
+    return rows.repeat(batch // rows.shape[0], 1)
+
+
+def _spread(rows: Tensor, site: Site, channels: int) -> Tensor:
+    """[B, size] -> [B, channels], 1 where the group owns nothing."""
+    wide = rows.repeat_interleave(site.block, dim=-1) if site.block > 1 else rows
+    if site.repeat == 1 and wide.shape[-1] == channels:
         return wide
-    index = torch.arange(wide.shape[-1], device=gate.device)
+    index = torch.arange(wide.shape[-1], device=rows.device)
     index = torch.cat([site.offset + r * site.pitch + index for r in range(site.repeat)])
-    full = wide.new_ones(*wide.shape[:-1], channels)
-    return full.index_copy(-1, index, torch.cat([wide] * site.repeat, dim=-1))
+    return wide.new_ones(len(rows), channels).index_copy(-1, index, wide.repeat(1, site.repeat))
 
 
 STRETCH_LOW, STRETCH_HIGH = -0.1, 1.1
@@ -119,6 +136,7 @@ def hard_concrete(logits: Tensor, noise: Tensor, temperature: float = 0.83, delt
     Args:
         logits: [..., size], fp32.
         noise: uniform in [0, 1), broadcastable to `logits`; drawn once per trajectory and replayed.
+        temperature: lower is nearer to 0/1 gates.
         delta: bounds the logistic noise to ``log((1 + delta) / delta)``; EcoDiff uses 0.1 to 1, which makes the gate
             nearly deterministic and its gradient nearly zero for open gates.
     """
@@ -128,5 +146,10 @@ def hard_concrete(logits: Tensor, noise: Tensor, temperature: float = 0.83, delt
 
 
 def open_probability(logits: Tensor, temperature: float = 0.83) -> Tensor:
-    """P(gate > 0), the differentiable L0 norm of a hard-concrete gate (Louizos et al. 2018, eq. 12)."""
+    """P(gate > 0) for ``delta -> 0``, the differentiable L0 norm of a hard-concrete gate (Louizos et al. 2018, eq. 12).
+
+    Args:
+        logits: [..., size].
+        temperature: that of `hard_concrete`.
+    """
     return torch.sigmoid(logits - temperature * math.log(-STRETCH_LOW / STRETCH_HIGH))
