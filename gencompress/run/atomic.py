@@ -107,7 +107,7 @@ def remove_dir(path: Path) -> None:
     """Remove a folder so that a kill half-way leaves only a temporary one behind, never half of `path`."""
     if not path.exists():
         return
-    temporary = _temporary(path)
+    temporary = _temporary(path.with_name(f"{path.name}.removed"))  # apart from what is about to replace `path`
     rename(path, temporary)
     shutil.rmtree(temporary)
 

@@ -175,6 +175,8 @@ class Run:
         settings.save(self.path, self.config)
         self._journal = Journal(self.path)
         finished = list(read_manifest(self.path).stages)
+        for name in finished:
+            remove_dir(self.path / CHECKPOINTS / name)  # left by a kill just after the stage was recorded
         if finished or (self.path / CHECKPOINTS).exists():
             self.say(f"resuming {self.path}" + (f": finished are {', '.join(finished)}" if finished else ""))
         self.journal("opened", version=__version__, process=os.getpid(), finished=finished)

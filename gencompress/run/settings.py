@@ -73,7 +73,11 @@ def command(config: Any) -> str:
             words.append(f"{field.name}={part.name}")
             default = type(part)()
         changed = {k: v for k, v in vars(part).items() if v != getattr(default, k) and k != "name"}
-        words += [f"{field.name}.{key}={_word(value)}" for key, value in changed.items() if (field.name, key) != ("run", "dir")]
+        words += [
+            f"{field.name}.{key}={_word(value)}"
+            for key, value in changed.items()
+            if (field.name, key) != ("run", "dir")
+        ]
         if field.name in ("recipe",) and part != default:
             words.append(f"{field.name}={part.name}")
     return " ".join(words)
