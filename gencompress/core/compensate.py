@@ -10,9 +10,10 @@ order, so that later ones see the repaired activations of earlier ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,18 +46,18 @@ def compensate_(
     forwards: Sequence[Callable[[nn.Module], object]],
     ctx: Progress,
     damping: float = 1e-3,
-    package: int = 1,
+    packages: int = 4,
 ) -> dict[str, float]:
     """Refit `modules` of `pruned` in place.
 
     Args:
         pruned: model after removal; its Linear and Conv2d layers named by `modules` are changed.
         dense: the model before removal.
-        modules: paths of the layers to refit in forward order, with the outputs that they keep (`consumers`).
+        modules: paths of the layers to refit, with the outputs that they keep (`consumers`).
         forwards: each calls the model that it is given on one calibration batch; the same batch for both models.
         ctx: for progress and stopping.
         damping: ridge, relative to the mean diagonal of the Gram matrix.
-        package: layers refitted from one pass over the data.
+        packages: passes over the data; the layers of one pass are refitted together, those of later passes see them.
 
     Returns:
         Relative error of every layer's output after refitting (0 is perfect), by module path.
@@ -65,9 +66,8 @@ def compensate_(
         NumericsError: a Gram matrix is not finite.
     """
     errors: dict[str, float] = {}
-    paths = list(modules)
-    for start in range(0, len(paths), package):
-        names = paths[start : start + package]
+    order = _call_order(pruned, modules, forwards)
+    for done, names in enumerate(_packages(order, packages), start=1):
         sums = {name: _Moments(pruned.get_submodule(name)) for name in names}
         for forward in forwards:
             with _watching(dense, names, "output") as wanted:
@@ -77,26 +77,55 @@ def compensate_(
             for name in names:
                 for x, y in zip(given[name], wanted[name], strict=True):
                     sums[name].add_(x, y, modules[name])
+            ctx.stop_if_requested()
         for name in names:
             errors[name] = sums[name].refit_(name, damping)
-        ctx.progress(min(start + package, len(modules)), len(modules), error=sum(errors.values()) / len(errors))
-        ctx.stop_if_requested()
+        ctx.progress(done, min(packages, len(order)), error=sum(errors.values()) / len(errors))
     return errors
 
 
+def _call_order(
+    model: nn.Module, modules: Iterable[str], forwards: Sequence[Callable[[nn.Module], object]]
+) -> list[str]:
+    """The modules in the order in which a forward calls them; those that it does not call are left out."""
+    if not forwards:
+        return []
+    called: dict[str, None] = {}
+    with _hooked(model, modules, lambda name, args, out: called.setdefault(name)):
+        forwards[0](model)
+    return list(called)
+
+
+def _packages(order: Sequence[str], count: int) -> list[Sequence[str]]:
+    """`order` in at most `count` runs of nearly equal length."""
+    size = -(-len(order) // max(1, count)) or 1
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
 @contextmanager
-def _watching(model: nn.Module, names: Sequence[str], what: str) -> Iterator[Mapping[str, list[Tensor]]]:
+def _watching(model: nn.Module, names: Iterable[str], what: str) -> Iterator[Mapping[str, list[Tensor]]]:
     """Inputs or outputs of the named modules, one entry per call."""
     seen: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def keep(name: str, args: tuple[Tensor, ...], out: Tensor) -> None:
+        seen[name].append((args[0] if what == "input" else out).detach())
+
+    with _hooked(model, seen, keep):
+        yield seen
+
+
+@contextmanager
+def _hooked(model: nn.Module, names: Iterable[str], react: Callable[[str, Any, Any], object]) -> Iterator[None]:
+    """Call ``react(name, args, output)`` after every call of a named module."""
     handles = []
     for name in names:
 
-        def keep(_: nn.Module, args: tuple[Tensor, ...], out: Tensor, name: str = name) -> None:
-            seen[name].append((args[0] if what == "input" else out).detach())
+        def hook(_: nn.Module, args: Any, out: Any, name: str = name) -> None:
+            react(name, args, out)
 
-        handles.append(model.get_submodule(name).register_forward_hook(keep))
+        handles.append(model.get_submodule(name).register_forward_hook(hook))
     try:
-        yield seen
+        yield
     finally:
         for handle in handles:
             handle.remove()

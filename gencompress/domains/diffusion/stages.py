@@ -120,9 +120,7 @@ def refit(
     dense: Diffusion, pruned: Diffusion, plan: Plan, trajectories: int, batch: int, damping: float, ctx: Progress
 ) -> Mapping[str, float]:
     """`compensate_` over every step of `trajectories` dense runs; changes the weights of `pruned` in place."""
-    order = {name: i for i, (name, _) in enumerate(dense.denoiser.named_modules())}
-    found = consumers(dense.groups, plan, shapes_of(dense.denoiser.state_dict()))
-    modules = dict(sorted(found.items(), key=lambda item: order[item[0]]))
+    modules = consumers(dense.groups, plan, shapes_of(dense.denoiser.state_dict()))
     calls = []
     for index in range(-(-trajectories // batch)):
         given = dense.subject.trajectories(index, batch)
