@@ -1,0 +1,32 @@
+# Everything runs in an environment that is made when it is missing or when pyproject.toml has changed.
+#   make demo     prune the bundled sample pipeline twice; ends with the paths of the reports
+#   make test     the tests
+#   make bench    the benchmark tables of the README, one command after the other
+#   make samples  train the bundled sample pipelines again; takes the emoji set: make samples DATA=FOLDER
+#   make lint     ruff and mypy
+VENV ?= .venv
+PYTHON ?= python3
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test bench samples lint environment
+
+demo: environment
+	@$(RUN) -m gencompress demo
+
+test: environment
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 tests
+
+bench: environment
+	@set -e; for script in benchmarks/[a-z]*.py; do echo "$$script"; $(RUN) "$$script"; done
+
+samples: environment
+	@$(RUN) -m gencompress.scenes.train_ddpm $(if $(DATA),--data "$(DATA)")
+	@$(RUN) -m gencompress.scenes.train_sd $(if $(DATA),--data "$(DATA)")
+	@$(RUN) -m gencompress.scenes.reference $(if $(DATA),--data "$(DATA)")
+
+lint: environment
+	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
+
+environment:
+	@$(PYTHON) .ci/environment.py "$(VENV)"
