@@ -18,7 +18,7 @@ def main():
     """Make or update the environment named on the command line."""
     folder = os.path.abspath(sys.argv[1])
     stamp = os.path.join(folder, "gencompress-stamp")
-    wanted = "{}\n{}\n".format(requirements(), ROOT)
+    wanted = f"{requirements()}\n{ROOT}\n"
     found = read(stamp)
     if found == wanted:
         return
@@ -27,7 +27,7 @@ def main():
         create(python, folder)
     pip = [os.path.join(folder, "bin", "python"), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
     if found.split("\n")[0] != wanted.split("\n")[0]:
-        say("installing into {}: some minutes and gigabytes the first time (PyTorch is large)".format(folder))
+        say(f"installing into {folder}: some minutes and gigabytes the first time (PyTorch is large)")
         run([*pip, "setuptools>=77"])
         run([*pip, "--no-build-isolation", "-e", ROOT + "[dev]"])
     else:  # the same packages, made for a checkout elsewhere
@@ -57,8 +57,9 @@ def interpreter():
     if OLDEST <= sys.version_info[:2] <= NEWEST:
         return sys.executable
     for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
-        other = shutil.which("python3.{}".format(minor))
-        if other:
+        other = shutil.which(f"python3.{minor}")
+        # a shim of pyenv, say, may stand for a Python that is not there
+        if other and subprocess.call([other, "-c", ""], stderr=subprocess.DEVNULL) == 0:
             return other
     fail(
         "Python {}.{} to {}.{} is needed; {} is {}.{}. Install one, or name it: make PYTHON=/path/to/python".format(
@@ -68,13 +69,15 @@ def interpreter():
 
 
 def create(python, folder):
-    """A new virtual environment with pip."""
+    """A new virtual environment with pip, in place of a broken one but of nothing else."""
+    if os.path.isdir(folder) and os.listdir(folder) and not os.path.exists(os.path.join(folder, "pyvenv.cfg")):
+        fail(f"{folder} is not empty and no virtual environment: name another folder with make VENV=FOLDER")
     if subprocess.call([python, "-c", "import ensurepip, venv"], stderr=subprocess.DEVNULL) != 0:
         fail(
-            "{} cannot make virtual environments: it lacks ensurepip. On Debian and Ubuntu install the package "
-            "python3-venv, elsewhere a complete Python, and run make again".format(python)
+            f"{python} cannot make virtual environments: it lacks ensurepip. On Debian and Ubuntu install the package "
+            "python3-venv, elsewhere a complete Python, and run make again"
         )
-    say("making {}".format(folder))
+    say(f"making {folder}")
     run([python, "-m", "venv", "--clear", folder])
 
 
