@@ -89,7 +89,7 @@ class CostModel:
         self._coefficients, self._factors = terms.term_arrays()
 
     def _add_tensor(self, terms: _Terms, name: str, shape: tuple[int, ...], weight: int, owner: _Owner) -> None:
-        if max(owner.slopes, default=0) >= max(len(shape), 1):
+        if max(owner.slopes, default=-1) >= len(shape):
             raise PlanError(f"{name!r} has no dimension {max(owner.slopes)}, its shape is {shape}")
         coefficient, ids = weight, []
         for dim, size in enumerate(shape):
