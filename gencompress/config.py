@@ -165,7 +165,7 @@ class DenoiseConfig:
 class CompensateConfig:
     """Closed-form refit of the layers that lost inputs, right after the removal."""
 
-    trajectories: int = option(32, "calibration runs of the dense model; 0 is without", least=0)
+    trajectories: int = option(16, "calibration runs of the dense model; 0 is without", least=0)
     damping: float = option(1e-3, "ridge, relative to the mean second moment of the inputs", above=0)
 
 

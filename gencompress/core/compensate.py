@@ -21,19 +21,23 @@ from torch import Tensor, nn
 
 from gencompress.core.group import Groups
 from gencompress.core.plan import Plan
-from gencompress.core.prune import kept_indices
+from gencompress.core.prune import kept_indices, removed_blocks, renamed
 from gencompress.core.subject import Progress
 from gencompress.errors import NumericsError
 
 
 def consumers(groups: Groups, plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor | None]:
-    """Modules whose inputs lose units by `plan`, with the output channels that they keep (None: all of them)."""
+    """Modules whose inputs lose units by `plan`, with the output channels that they keep (None: all of them).
+
+    The names are those of the dense model; modules that go with a removed block are left out.
+    """
     stays = kept_indices(groups, plan, shapes)
+    removed = removed_blocks(groups, plan)
     found: dict[str, Tensor | None] = {}
     for group in groups:
         if 0 < len(plan.keep[group.name]) < group.size:
             for site in group.sites:
-                if site.where == "input":
+                if site.where == "input" and renamed(site.module, removed) is not None:
                     found[site.module] = stays.get((f"{site.module}.weight", 0))
     return found
 
@@ -46,41 +50,45 @@ def compensate_(
     forwards: Sequence[Callable[[nn.Module], object]],
     ctx: Progress,
     damping: float = 1e-3,
-    packages: int = 4,
+    packages: int = 8,
+    removed: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, float]:
     """Refit `modules` of `pruned` in place.
 
     Args:
         pruned: model after removal; its Linear and Conv2d layers named by `modules` are changed.
         dense: the model before removal.
-        modules: paths of the layers to refit, with the outputs that they keep (`consumers`).
+        modules: paths of the layers to refit in the dense model, with the outputs that they keep (`consumers`).
         forwards: each calls the model that it is given on one calibration batch; the same batch for both models.
         ctx: for progress and stopping.
         damping: ridge, relative to the mean diagonal of the Gram matrix.
         packages: passes over the data; the layers of one pass are refitted together, those of later passes see them.
+        removed: `gencompress.core.prune.removed_blocks`, if `pruned` lost whole blocks: those behind them moved up.
 
     Returns:
-        Relative error of every layer's output after refitting (0 is perfect), by module path.
+        Relative error of every layer's output after refitting (0 is perfect), by module path in the dense model.
 
     Raises:
         NumericsError: a Gram matrix is not finite.
     """
     errors: dict[str, float] = {}
-    order = _call_order(pruned, modules, forwards)
-    for done, names in enumerate(_packages(order, packages), start=1):
-        sums = {name: _Moments(pruned.get_submodule(name)) for name in names}
+    moved = {name: renamed(name, removed or {}) or name for name in modules}
+    order = _call_order(dense, modules, forwards)
+    parts = _packages(order, packages)
+    for done, names in enumerate(parts, start=1):
+        sums = {name: _Moments(pruned.get_submodule(moved[name])) for name in names}
         for forward in forwards:
             with _watching(dense, names, "output") as wanted:
                 forward(dense)
-            with _watching(pruned, names, "input") as given:
+            with _watching(pruned, [moved[name] for name in names], "input") as given:
                 forward(pruned)
             for name in names:
-                for x, y in zip(given[name], wanted[name], strict=True):
+                for x, y in zip(given[moved[name]], wanted[name], strict=True):
                     sums[name].add_(x, y, modules[name])
             ctx.stop_if_requested()
         for name in names:
             errors[name] = sums[name].refit_(name, damping)
-        ctx.progress(done, min(packages, len(order)), error=sum(errors.values()) / len(errors))
+        ctx.progress(done, len(parts), error=sum(errors.values()) / len(errors))
     return errors
 
 
@@ -157,7 +165,7 @@ class _Moments:
         weight, bias = self.layer.weight, self.layer.bias
         assert isinstance(weight, Tensor)
         old = _matrix(weight, bias)
-        ridge = damping * self.gram.diagonal()[:-1].mean()
+        ridge = (damping * self.gram.diagonal()[:-1].mean()).clamp_min(1e-30)  # inputs may be zero throughout
         if not bool(torch.isfinite(ridge)):
             raise NumericsError(f"activations at {name!r} hold NaN or infinity")
         damped = self.gram + ridge * torch.eye(len(self.gram), dtype=self.gram.dtype, device=self.gram.device)
