@@ -9,33 +9,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class ScatterLinear(nn.Linear):
+class ScatterLinear(nn.Module):
     """A Linear of which only some outputs are computed; the others are zero.
 
     ``y[..., index] = x @ weight.T + bias`` in an output of `full_features` channels. `index` [out_features] is a
-    buffer, so it travels in the state dict.
+    buffer, so it travels in the state dict. It is no `nn.Linear`, so that peft, which could not add a LoRA of the
+    computed outputs to the full ones, refuses it when the adapter is attached and not at the first forward.
     """
 
     index: Tensor
+    bias: Tensor | None
 
     def __init__(
         self, in_features: int, out_features: int, full_features: int, bias: bool = True, **kwargs: Any
     ) -> None:
-        super().__init__(in_features, out_features, bias=bias, **kwargs)
-        self.full_features = full_features
-        device = self.weight.device
-        self.register_buffer("index", torch.arange(out_features, dtype=torch.int64, device=device))
+        super().__init__()
+        self.in_features, self.out_features, self.full_features = in_features, out_features, full_features
+        self.weight = nn.Parameter(torch.empty(out_features, in_features, **kwargs))  # values come from the dense layer
+        self.register_parameter("bias", nn.Parameter(torch.empty(out_features, **kwargs)) if bias else None)
+        self.register_buffer("index", torch.arange(out_features, dtype=torch.int64, device=self.weight.device))
         self.computed = nn.Identity()  # its output is where gates on the remaining units act
-
-    def reset_parameters(self) -> None:
-        """Leave the weights alone: they come from the dense layer."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., full_features]."""
-        y = self.computed(super().forward(input))
+        y = self.computed(F.linear(input, self.weight, self.bias))
         out = y.new_zeros(*y.shape[:-1], self.full_features)
         return out.index_copy(-1, self.index, y)
 
@@ -73,7 +74,7 @@ def resize_(module: nn.Module, spec: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _scattered(root: nn.Module, path: str, linear: nn.Module, entry: Mapping[str, Any]) -> ScatterLinear:
-    if not isinstance(linear, nn.Linear) or isinstance(linear, ScatterLinear):
+    if not isinstance(linear, nn.Linear):
         raise ValueError(f"the pruning config scatters the outputs of {path!r}, which is no plain Linear")
     shape = entry.get("weight")
     if entry["scatter"] != linear.out_features or not isinstance(shape, (list, tuple)):
@@ -118,7 +119,7 @@ def _follow(module: nn.Module) -> None:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor):
         return
-    if isinstance(module, nn.Linear):
+    if isinstance(module, (nn.Linear, ScatterLinear)):
         module.out_features, module.in_features = weight.shape
         if isinstance(module, ScatterLinear):
             module.index = module.index[: module.out_features].clone()  # values come with the weights

@@ -15,7 +15,6 @@ from gencompress.core.plan import Plan, fingerprint
 from gencompress.core.prune import narrow, removed_blocks, renamed, resize_spec
 from gencompress.domains.diffusion.families import Family, family_of
 from gencompress.domains.diffusion.modeling import PRUNING_VERSION
-from gencompress.errors import PlanError
 
 
 def remove(denoiser: Any, groups: Groups, plan: Plan, *, other_weights: bool = False) -> nn.Module:
@@ -28,7 +27,7 @@ def remove(denoiser: Any, groups: Groups, plan: Plan, *, other_weights: bool = F
         other_weights: apply the plan to another fine-tune of the model that it was made for.
 
     Raises:
-        PlanError: the plan is for other groups or other weights, or removes every block of a model.
+        PlanError: the plan is for other groups or other weights.
     """
     tensors = denoiser.state_dict()
     plan.check_groups(groups)
@@ -52,11 +51,8 @@ def _without_blocks(family: Family, config: dict[str, Any], removed: Mapping[str
     """The config of the model without the removed blocks, in diffusers' own terms."""
     keys = dict(family.stacks)
     for container, indices in removed.items():
-        left = config[keys[container]] - len(indices)
-        if left == 0 and all(config[key] == 0 for name, key in keys.items() if name != container):
-            raise PlanError(f"the plan removes every block of {container}; at least one must stay")
-        config[keys[container]] = left
-        if config.get("dual_attention_layers"):
+        config[keys[container]] -= len(indices)
+        if config.get("dual_attention_layers"):  # of SD3.5, indices of blocks
             names = (renamed(f"{container}.{i}", removed) for i in config["dual_attention_layers"])
             config["dual_attention_layers"] = tuple(int(n.rsplit(".", 1)[1]) for n in names if n is not None)
     return config
