@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gencompress.core.group import Groups
 from gencompress.core.subject import Progress, Subject
+from gencompress.core.tally import Tally
 from gencompress.core.trajectory import gate_gradient
 from gencompress.criteria.taylor import finite
 
@@ -24,7 +25,7 @@ def gauss_newton_scores(
         groups: what to score; groups without gate sites get no score.
         trajectories: runs in all.
         batch: runs per backward.
-        ctx: for progress and stopping.
+        ctx: for progress, checkpoints and stopping.
         seed: of the random cotangents.
 
     Returns:
@@ -33,8 +34,8 @@ def gauss_newton_scores(
     device = next(subject.module.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     scores = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in groups if g.sites}
-    rounds = -(-trajectories // batch)
-    for index in range(rounds):
+    tally = Tally(ctx, scores, rounds=-(-trajectories // batch), generator=generator)
+    for index in range(tally.done, tally.rounds):
         gates = {name: torch.ones(batch, len(score), device=device) for name, score in scores.items()}
 
         def projection(latents: Tensor) -> Tensor:
@@ -44,6 +45,5 @@ def gauss_newton_scores(
         _, grads = gate_gradient(subject.rollout, subject.trajectories(index, batch), groups, gates, projection)
         for name, grad in grads.items():
             scores[name] += grad.double().square().sum(0).cpu()
-        ctx.progress(index + 1, rounds)
-        ctx.stop_if_requested()
+        tally.finish_round()
     return finite(scores)

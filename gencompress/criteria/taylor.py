@@ -11,6 +11,7 @@ from gencompress.core.cost import CostModel
 from gencompress.core.gate import gated
 from gencompress.core.group import Groups, per_unit
 from gencompress.core.subject import Progress, Subject
+from gencompress.core.tally import Tally
 from gencompress.errors import NumericsError
 
 
@@ -24,7 +25,7 @@ def taylor_scores(subject: Subject, groups: Groups, samples: int, batch: int, ct
         groups: what to score.
         samples: noisy samples in all.
         batch: samples per backward.
-        ctx: for progress and stopping.
+        ctx: for progress, checkpoints and stopping.
 
     Returns:
         Scores by group, [size], >= 0.
@@ -37,15 +38,14 @@ def taylor_scores(subject: Subject, groups: Groups, samples: int, batch: int, ct
     try:
         for p in weights.values():
             p.requires_grad_(True)
-        rounds = -(-samples // batch)
-        for index in range(rounds):
+        tally = Tally(ctx, total, rounds=-(-samples // batch), every=None)
+        for index in range(tally.done, tally.rounds):
             loss = subject.losses(index, batch).mean()
             grads = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
             for name, grad in zip(weights, grads, strict=True):
                 if grad is not None:
                     total[name] += grad
-            ctx.progress(index + 1, rounds, loss=loss.item())
-            ctx.stop_if_requested()
+            tally.finish_round(loss=loss.item())
     finally:
         for name, p in weights.items():
             p.requires_grad_(flags[name])
@@ -74,8 +74,8 @@ def fisher_scores(subject: Subject, groups: Groups, samples: int, batch: int, ct
     """
     scores = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in groups if g.sites}
     device = next(subject.module.parameters()).device
-    rounds = -(-samples // batch)
-    for index in range(rounds):
+    tally = Tally(ctx, scores, rounds=-(-samples // batch))
+    for index in range(tally.done, tally.rounds):
         gates = {name: torch.ones(batch, len(s), device=device, requires_grad=True) for name, s in scores.items()}
         with gated(subject.module, groups, gates):
             losses = subject.losses(index, batch)
@@ -83,8 +83,7 @@ def fisher_scores(subject: Subject, groups: Groups, samples: int, batch: int, ct
         for name, grad in zip(gates, grads, strict=True):
             if grad is not None:
                 scores[name] += grad.double().square().sum(0).cpu()
-        ctx.progress(index + 1, rounds, loss=losses.mean().item())
-        ctx.stop_if_requested()
+        tally.finish_round(loss=losses.mean().item())
     return finite(scores)
 
 

@@ -76,6 +76,8 @@ def noised(scheduler: Any, clean: Tensor, noise: Tensor, timestep: Tensor) -> tu
     if kind == "sample":
         return noisy, clean
     if kind == "v_prediction":
-        alpha = scheduler.alphas_cumprod.to(clean)[times.long()].reshape(-1, *[1] * (clean.ndim - 1))
-        return noisy, alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+        # The two coefficients, from the scheduler itself: its steps may lie between the trained time steps.
+        one, zero = torch.ones_like(clean), torch.zeros_like(clean)
+        signal, spread = scheduler.add_noise(one, zero, times), scheduler.add_noise(zero, one, times)
+        return noisy, (signal * noise - spread * clean) / (signal.square() + spread.square()).sqrt()
     raise SchedulerError(f"prediction_type {kind!r} is not supported; epsilon, v_prediction, sample and flow are")
