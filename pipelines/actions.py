@@ -33,6 +33,10 @@ def export(run: Run, out: Path, portable: bool) -> None:
 
 
 def _again(run: Run, stage: str) -> None:
-    """Run the recipe with everything from `stage` on made anew; finished stages before it are taken as they are."""
+    """Run the recipe with everything from `stage` on made anew; finished stages before it are taken as they are.
+
+    RunError if the run is not finished: what is missing may take hours, so `gencompress run` does it, when asked to.
+    """
+    run.require(stage)
     run.redo(stage)
     launch.recipe(run.config.recipe.name)(run)

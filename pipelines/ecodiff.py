@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from gencompress.config import EcoDiffCriterion
 from gencompress.domains.diffusion import stages
 from gencompress.domains.diffusion.domain import Diffusion
+from gencompress.errors import ConfigError
 from gencompress.pipelines.finish import finish
 from gencompress.run import Run
 
 
 def ecodiff(run: Run) -> None:
     """Learnable sparsity for vision generative models (arXiv 2412.02852), always on budget."""
+    if not isinstance(run.config.criterion, EcoDiffCriterion):
+        raise ConfigError(f"criterion={run.config.criterion.name} learns no masks: add recipe=one_shot")
     dense = Diffusion.load(run.config)  # a stock diffusers pipeline, frozen
 
     # a cheap score to start from: how much each gate moves the final latents, through the whole run

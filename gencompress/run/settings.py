@@ -73,6 +73,8 @@ def command(config: Any) -> str:
             words.append(f"{field.name}={part.name}")
             default = type(part)()
         changed = {k: v for k, v in vars(part).items() if v != getattr(default, k) and k != "name"}
+        if field.name == "budget":
+            changed["keep"] = part.keep  # conf/budget has a default of its own, which `target` excludes
         words += [
             f"{field.name}.{key}={_word(value)}"
             for key, value in changed.items()

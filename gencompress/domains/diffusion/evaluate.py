@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from gencompress.config import Config, MetricsConfig
+from gencompress.core.group import Groups
 from gencompress.core.plan import Plan
 from gencompress.core.trajectory import roll
 from gencompress.domains.diffusion.costs import cost_model
 from gencompress.domains.diffusion.domain import Diffusion
-from gencompress.domains.diffusion.groups import groups_of
 from gencompress.metrics import (
     EfficientNetLite0,
     FeatureExtractor,
@@ -122,8 +122,8 @@ def measure_costs(dense: Diffusion, pruned: Diffusion, runs: int) -> dict[str, d
 
 def model_cost(denoiser: nn.Module) -> dict[str, int]:
     """Parameters, MACs of one forward at batch 1 with attention products, and bytes of the weights."""
-    groups = groups_of(denoiser)
-    return {metric: cost_model(denoiser, groups, metric).dense for metric in ("params", "macs", "bytes")}
+    nothing = Groups(())  # to remove, so that models of which no group is left are counted too
+    return {metric: cost_model(denoiser, nothing, metric).dense for metric in ("params", "macs", "bytes")}
 
 
 def _sampling(model: Diffusion) -> Any:

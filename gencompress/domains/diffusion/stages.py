@@ -15,6 +15,7 @@ from gencompress.core.budget import Budget, solve
 from gencompress.core.compensate import compensate_, consumers
 from gencompress.core.group import shapes_of
 from gencompress.core.plan import Plan
+from gencompress.core.prune import removed_blocks
 from gencompress.core.subject import Progress
 from gencompress.core.trajectory import roll
 from gencompress.criteria.ecodiff import learn_gates
@@ -35,13 +36,21 @@ def budget_of(config: options.Config) -> Budget:
     return Budget(**vars(config.budget))
 
 
+def require_reachable(dense: Diffusion, config: options.Config) -> None:
+    """Raise `BudgetError`, with the range that can be reached, before hours of scoring and not after them."""
+    budget = budget_of(config)
+    solve(dense.groups, {g.name: torch.zeros(g.size) for g in dense.groups}, budget, dense.cost(budget.metric))
+
+
 def score(ctx: StageContext, dense: Diffusion, config: options.Config) -> None:
     """One number per unit by the criterion of `config`: scores.safetensors."""
+    require_reachable(dense, config)
     _save_scores(ctx, one_shot_scores(dense, config.criterion, config, ctx))
 
 
 def warm_start(ctx: StageContext, dense: Diffusion, config: options.Config) -> None:
     """Scores that the masks start from, by the cheaper criterion that ``criterion.warm_start`` names."""
+    require_reachable(dense, config)
     criterion = cast(options.EcoDiffCriterion, config.criterion)
     if criterion.warm_start != "none":
         _save_scores(ctx, one_shot_scores(dense, options.CRITERIA[criterion.warm_start](), config, ctx))
@@ -128,7 +137,15 @@ def refit(
         for i, state in enumerate(states[:-1]):
             calls.append(_call(dense, i, state[0], given))
     with torch.no_grad():
-        return compensate_(pruned.denoiser, dense.denoiser, modules, calls, ctx, damping)
+        return compensate_(
+            pruned.denoiser,
+            dense.denoiser,
+            modules,
+            calls,
+            ctx,
+            damping,
+            removed=removed_blocks(dense.groups, plan),
+        )
 
 
 def _call(dense: Diffusion, i: int, latents: Tensor, given: Any) -> Any:
