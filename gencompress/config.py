@@ -119,11 +119,11 @@ class EcoDiffCriterion(CriterionConfig):
     """Hard-concrete masks learned through the whole denoising run (EcoDiff, arXiv 2412.02852)."""
 
     name: str = "ecodiff"
-    updates: int = option(60, "optimiser steps per mask", least=1)
+    updates: int = option(40, "optimiser steps per mask", least=1)
     batch: int = option(4, "trajectories in one gradient", least=1)
     accumulate: int = option(1, "gradients averaged in one optimiser step", least=1)
     pool: int = option(64, "distinct batches of trajectories that the gradients are drawn from", least=1)
-    lr: float = option(0.2, "step size of the logits", above=0)
+    lr: float = option(0.1, "step size of the logits", above=0)
     delta: float = option(1e-6, "bounds the logistic noise on the logits; the paper has 0.1 to 1", above=0, most=1)
     temperature: float = option(0.83, "of the hard-concrete distribution", above=0)
     ramp: float = option(

@@ -193,7 +193,7 @@ class _Learner:
         parts = gates.detach().to(target.device).split(self.sizes, dim=-1)
         by_name = {g.name: part for g, part in zip(self.groups, parts, strict=True)}
         loss, grads = gate_gradient(
-            self.subject.rollout, batch, self.groups, by_name, lambda z: (z.float() - target).square().mean()
+            self.subject.rollout, batch, self.groups, by_name, lambda z: log_error(z.float(), target)
         )
         stacked = torch.cat([grads[g.name].float().cpu() for g in self.groups], dim=-1)
         (gradient,) = torch.autograd.grad(gates, leaf, stacked)
@@ -219,6 +219,16 @@ class _Learner:
         self.logits -= self.logits.mean()  # only differences matter, the shift carries the level
         if step > self._ramp_updates():
             self.average += self.logits
+
+
+def log_error(latents: Tensor, target: Tensor, floor: float = 1e-4) -> Tensor:
+    """Mean over samples of the log of each sample's mean squared error, for latents [B, ...].
+
+    A pruned model sends a few trajectories to another image altogether. Their squared errors are orders of magnitude
+    above the others' and say little about which unit matters; the log weighs each trajectory by its relative error,
+    as PSNR does.
+    """
+    return ((latents - target).square().flatten(1).mean(1) + floor).log().mean()
 
 
 def _initial(groups: Groups, warm_start: Mapping[str, Tensor] | None, spread: float = 3.0) -> Tensor:
