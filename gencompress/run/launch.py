@@ -111,7 +111,7 @@ def set_threads(threads: int) -> None:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parsed = get_args_parser().parse_args(arguments)
+    parsed = get_args_parser().parse_intermixed_args(arguments)
     if parsed.experimental_rerun is not None:
         raise ConfigError("--experimental-rerun is refused: it unpickles a file. The same command resumes a run")
     if parsed.config_path is not None or parsed.config_name is not None:
@@ -174,7 +174,8 @@ def _refuse_foreign_plugins(options: Any) -> None:
 
 def _hydra_main(arguments: list[str], overrides: list[str]) -> None:
     """Hydra's own program: sweeps, `--cfg`, `--info`, help and shell completion."""
-    with typed_errors(overrides), _environment(arguments):
+    flags = [a for a in arguments if a not in overrides]  # Hydra itself takes no flag between two overrides
+    with typed_errors(overrides), _environment([*flags, *overrides]):
         hydra.main(config_path="pkg://gencompress.conf", config_name="config", version_base="1.3")(_task)()
 
 
@@ -201,7 +202,8 @@ def _task(composed: DictConfig) -> None:
 
 def _run_name(overrides: str) -> str:
     """A folder name from the overrides, so that the same command resumes and another one starts anew."""
-    name = re.sub(r"[^\w.,=-]+", "_", re.sub(r"(^|,)\+?experiment=", r"\1", overrides)).strip("_") or "default"
+    name = re.sub(r"(^|,)\+?experiment=", r"\1", overrides).replace(",", "_").replace("=", "-")
+    name = re.sub(r"[^\w.-]+", "-", name).strip("-") or "default"  # what Hydra's grammar takes without quotes
     if len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
     return name
