@@ -24,6 +24,7 @@ from gencompress.criteria.magnitude import magnitude_scores
 from gencompress.criteria.random import random_scores
 from gencompress.criteria.taylor import divide_by_cost, fisher_scores, taylor_scores
 from gencompress.domains.diffusion.domain import Diffusion
+from gencompress.domains.diffusion.recovery import recover_
 from gencompress.run import StageContext
 
 Scores = dict[str, Tensor]
@@ -123,6 +124,13 @@ def compensate(ctx: StageContext, dense: Diffusion, pruned: Diffusion, plan: Pla
     settings = config.compensate
     refit(dense, pruned, plan, settings.trajectories, config.denoise.batch, settings.damping, ctx)
     cast(Any, pruned.denoiser).save_pretrained(ctx.dir)
+
+
+def recover(ctx: StageContext, dense: Diffusion, pruned: Diffusion, config: options.Config) -> None:
+    """Distillation from the dense denoiser: the recovered one, and its losses."""
+    losses = recover_(pruned, dense, cast(options.DistilRecover, config.recover), ctx)
+    cast(Any, pruned.denoiser).save_pretrained(ctx.dir)
+    save_file({"loss": torch.tensor(losses)}, ctx.dir / "losses.safetensors")
 
 
 def refit(
