@@ -1,0 +1,1 @@
+"""Measurements behind the published figures, one command each: `python -m benchmarks.NAME`."""
