@@ -25,10 +25,9 @@ NPM = ("img/google/sheets-clean/64.png", "emoji.json")
 
 # Unconditional sample: round or compact things with few thin parts, which 32 pixels can show.
 SUBSET32 = """
-grinning laughing slightly_smiling_face heart_eyes sunglasses open_mouth cry neutral_face smile_cat heart_eyes_cat
-mouse rabbit cat monkey_face dog pig frog bear panda_face fox_face lion_face tiger cow
-penguin hatched_chick ladybug fish whale
-tomato tangerine lemon apple green_apple pear cherries strawberry watermelon eggplant carrot doughnut mushroom heart
+grinning heart_eyes sunglasses open_mouth cry smile_cat
+mouse rabbit monkey_face dog pig frog bear panda_face fox_face penguin ladybug fish
+tomato lemon green_apple cherries strawberry watermelon eggplant carrot doughnut mushroom heart
 """
 
 # Text-to-image sample: what is visually clear at 64 pixels: animals, food, plants, faces, vehicles, sky.

@@ -10,6 +10,7 @@ import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def load(sample: str) -> Reference:
 def write(folder: Path, data: str | Path | None = None) -> None:
     """Write the archive and the prompts file into `folder`, from the emoji set in `data`."""
     everything = emoji.read_emoji(data)
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for subset, size in OF_SAMPLE.values():
         chosen = emoji.choose(everything, subset)
         arrays[subset] = emoji.stack(chosen, size)

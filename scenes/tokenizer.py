@@ -31,7 +31,7 @@ def learn_merges(captions: list[str]) -> list[tuple[str, str]]:
     words = {w: [letters[b] for b in w.encode()] for w in counts}
     for parts in words.values():
         parts[-1] += END
-    merges = []
+    merges: list[tuple[str, str]] = []
     while True:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in words.items():

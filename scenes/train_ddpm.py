@@ -1,6 +1,6 @@
 """Train the unconditional 32 x 32 emoji pipeline (UNet2DModel + DDIM) on one CPU core.
 
-python -m gencompress.scenes.train_ddpm --set emoji32 --minutes 42 --out scenes/emoji32_ddpm
+python -m gencompress.scenes.train_ddpm --set emoji32 --minutes 41 --out scenes/emoji32_ddpm
 
 With a few dozen pictures the model memorises them; `--set full` takes all 1,911 and wants a GPU or a day.
 """
@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gencompress.errors import GencompressError
 from gencompress.scenes import emoji, training
 
 
@@ -22,7 +24,7 @@ class DdpmConfig:
     """Everything that decides the result, apart from the speed of the machine."""
 
     subset: str = "emoji32"
-    minutes: float = 42.0
+    minutes: float = 41.0
     batch: int = 8
     lr: float = 1e-3
     lr_end: float = 2e-5
@@ -32,7 +34,7 @@ class DdpmConfig:
     every_minutes: float = 8.0
 
 
-def make_unet(config: DdpmConfig) -> nn.Module:
+def make_unet(config: DdpmConfig) -> Any:
     """UNet2DModel with attention heads of 16 at 8 x 8 and in the middle, 16 groups in every norm."""
     from diffusers import UNet2DModel
 
@@ -62,7 +64,7 @@ def publish(trainer: training.Trainer, config: DdpmConfig, out: Path) -> None:
 
     copies = nn.ModuleDict({"unet": make_unet(config)})
     trainer.ema_into_(copies)
-    pipeline = DDIMPipeline(unet=copies["unet"], scheduler=training.make_scheduler())
+    pipeline: Any = DDIMPipeline(unet=copies["unet"], scheduler=training.make_scheduler())
     pipeline.set_progress_bar_config(disable=True)
 
     def fill(folder: Path) -> None:
@@ -103,7 +105,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    loss = train(DdpmConfig(subset=args.set, minutes=args.minutes), args.out, args.data)
+    try:
+        loss = train(DdpmConfig(subset=args.set, minutes=args.minutes), args.out, args.data)
+    except GencompressError as error:
+        parser.exit(error.exit_code, f"{error}\n")
     print(f"finished with running loss {loss:.4f}: {args.out}")
 
 

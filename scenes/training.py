@@ -10,26 +10,27 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gencompress.errors import ConfigError, NumericsError
+from gencompress.errors import ConfigError, Interrupted, NumericsError
 
 EVERY_LOG = 50
 EVERY_CHECKPOINT_S = 120.0
 
 
-def make_scheduler(prediction: str = "v_prediction"):
+def make_scheduler() -> Any:
     """DDIM with the cosine schedule (Nichol & Dhariwal 2021) and trailing steps (Lin et al. 2024): 10-20 steps do."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="squaredcos_cap_v2",
-        prediction_type=prediction,
+        prediction_type="v_prediction",
         timestep_spacing="trailing",
         clip_sample=False,
         steps_offset=1,  # unused by trailing steps; 0 makes Stable Diffusion pipelines warn
@@ -96,6 +97,7 @@ class Trainer:
             self.params.values(), lr=schedule.lr, betas=(0.9, 0.99), weight_decay=1e-3, foreach=True
         )
         self.rng = torch.Generator().manual_seed(seed)
+        self.loss = float("nan")  # running mean over about a hundred steps
         self._saved = time.monotonic()
 
     def fit(
@@ -103,23 +105,32 @@ class Trainer:
     ) -> float:
         """Train until the schedule's time is used up; returns the running loss. Publishes EMA weights on the way.
 
-        Raises NumericsError when the loss is not finite.
+        Raises NumericsError when the loss is not finite, Interrupted after Ctrl-C (with a checkpoint written).
         """
-        published, running = time.monotonic(), float("nan")
+        try:
+            self._loop(loss_of, publish, every_minutes)
+        except KeyboardInterrupt:
+            self.save()
+            raise Interrupted(f"stopped at step {self.schedule.step}; the same command continues from there") from None
+        self.save()
+        publish()
+        return self.loss
+
+    def _loop(
+        self, loss_of: Callable[[torch.Generator], Tensor], publish: Callable[[], None], every_minutes: float
+    ) -> None:
+        published = time.monotonic()
         self.schedule.start()
         while not self.schedule.done:
             loss = self._update(loss_of)
-            running = loss if math.isnan(running) else 0.99 * running + 0.01 * loss
+            self.loss = loss if math.isnan(self.loss) else 0.99 * self.loss + 0.01 * loss
             if self.schedule.step % EVERY_LOG == 0:
-                self._log(running)
+                self._log()
             if time.monotonic() - self._saved > EVERY_CHECKPOINT_S:
                 self.save()
             if time.monotonic() - published > 60 * every_minutes:
                 publish()
                 published = time.monotonic()
-        self.save()
-        publish()
-        return running
 
     def _update(self, loss_of: Callable[[torch.Generator], Tensor]) -> float:
         rate = self.schedule.advance()
@@ -136,10 +147,10 @@ class Trainer:
         torch._foreach_lerp_(list(self.shadow.values()), [p.detach() for p in self.params.values()], 1 - decay)
         return loss.item()
 
-    def _log(self, running: float) -> None:
+    def _log(self) -> None:
         s = self.schedule
         left = max(60 * s.minutes - s.elapsed, 0)
-        print(f"step {s.step}  loss {running:.4f}  {s.elapsed:.0f} s  {left / 60:.1f} min left", flush=True)
+        print(f"step {s.step}  loss {self.loss:.4f}  {s.elapsed:.0f} s  {left / 60:.1f} min left", flush=True)
 
     def ema_into_(self, copies: nn.ModuleDict) -> None:
         """Load the EMA weights into `copies` (the same modules, made again)."""
@@ -153,7 +164,7 @@ class Trainer:
         for index, entry in state.items():
             tensors |= {f"adam/{index}/{k}": v.contiguous() for k, v in entry.items()}
         tensors["rng"] = self.rng.get_state()
-        meta = {"step": str(self.schedule.step), "elapsed": repr(self.schedule.elapsed)}
+        meta = {"step": str(self.schedule.step), "elapsed": repr(self.schedule.elapsed), "loss": repr(self.loss)}
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         part = self.checkpoint.with_suffix(".part")
         save_file(tensors, part, metadata=meta)
@@ -181,6 +192,7 @@ class Trainer:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.rng.set_state(tensors["rng"])
         self.schedule.step, self.schedule.elapsed = int(meta["step"]), float(meta["elapsed"])
+        self.loss = float(meta["loss"])
         print(f"resumed at step {self.schedule.step}, {self.schedule.elapsed:.0f} s", flush=True)
         return True
 
