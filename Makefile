@@ -17,7 +17,11 @@ test: environment
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 tests
 
 bench: environment
-	@set -e; for script in benchmarks/[a-z]*.py; do echo "$$script"; $(RUN) "$$script"; done
+	@$(RUN) -m benchmarks.gradient
+	@$(RUN) -m benchmarks.planning
+	@$(RUN) -m benchmarks.speed
+	@for sample in emoji32_ddpm emoji64_sd; do for metric in params macs; do \
+		$(RUN) -m benchmarks.quality --sample $$sample --metric $$metric || exit 1; done; done
 
 samples: environment
 	@$(RUN) -m gencompress.scenes.train_ddpm $(if $(DATA),--data "$(DATA)")
