@@ -12,10 +12,10 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch.utils._pytree import tree_map
 
+from gencompress.core.adapters import narrow_lora, narrow_optimizer_
 from gencompress.core.group import Groups
 from gencompress.core.plan import Plan
 from gencompress.core.prune import narrow
-from gencompress.core.adapters import narrow_lora, narrow_optimizer_
 from gencompress.domains.diffusion.groups import groups_of
 from gencompress.domains.diffusion.removal import remove
 from tests.laws.denoisers import denoiser, inputs, plans, relative, run

@@ -16,7 +16,7 @@ from gencompress.domains.diffusion.families import FAMILIES, KINDS, family_of
 from gencompress.domains.diffusion.groups import groups_of
 from gencompress.domains.diffusion.removal import remove
 from gencompress.errors import ConfigError
-from tests.laws.denoisers import NAMES, WIDTHS, DEEP, denoiser, inputs, plans, relative, run
+from tests.laws.denoisers import DEEP, NAMES, WIDTHS, denoiser, inputs, plans, relative, run
 
 TOLERANCE = 1e-5
 CASES = [(name, (*WIDTHS, "depth") if name in DEEP else WIDTHS) for name in NAMES] + [("dit", ("depth",))]

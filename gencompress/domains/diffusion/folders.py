@@ -67,9 +67,9 @@ def check_weights(part: Path) -> None:
                 f"trust where it comes from, convert it once: load the pipeline with stock diffusers and "
                 f"use_safetensors=False, then save_pretrained(folder, safe_serialization=True)"
             )
-        raise ModelError(
-            f"{part} has no weights ({STEMS[0]}.safetensors or {STEMS[1]}.safetensors); it is half written"
-        )
+        others = sorted(p.name for p in part.glob("*.safetensors"))
+        hint = f"there is only {others[0]}, a variant or a shard without its index" if others else "it is half written"
+        raise ModelError(f"{part} has no {STEMS[0]}.safetensors or {STEMS[1]}.safetensors; {hint}")
     for file in files:
         _check_header(file)
 

@@ -51,7 +51,8 @@ def heads(path: str, attn: Any, shapes: Shapes, readers: Sequence[str] | None = 
         readers = [f"{path}.to_out.0", *([f"{path}.to_add_out"] if _has(attn, "to_add_out") else [])]
     slices = [s for name in inputs for s in rows(shapes, f"{path}.{name}", block=width)]
     slices += [s for reader in readers for s in columns(reader, block=width)]
-    per_head = {"heads": 1, "sliceable_head_dim": 1, "inner_dim": width, "inner_kv_dim": width}
+    # not sliceable_head_dim: diffusers halves it for attention slicing, and a single head would make slices of size 0
+    per_head = {"heads": 1, "inner_dim": width, "inner_kv_dim": width}
     return Group(
         name=path,
         kind="head",

@@ -39,6 +39,7 @@ def pruned_class(native: str, module: str, source: str | None = None) -> type[nn
                 raise ValueError(f"config.json: pruning version {pruning.get('version')!r}, expected {PRUNING_VERSION}")
             resize_(self, pruning["modules"])
             bypass_empty_(self)
+            repack_(self)
 
     def save_pretrained(self: Any, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         base.save_pretrained(self, save_directory, *args, **kwargs)
@@ -79,6 +80,15 @@ def bypass_empty_(model: nn.Module) -> None:
         elif kind == "GLUMBConv" and not len(part.conv_inverted.weight):
             for layer in (part.conv_inverted, part.conv_depth, part.conv_point):
                 layer.__class__ = EmptyConv2d
+
+
+def repack_(model: nn.Module) -> None:
+    """Tell tensor parallelism where heads end and neurons begin among the inputs of FLUX's single blocks."""
+    for module in model.modules():
+        part: Any = module
+        if hasattr(getattr(part, "proj_out", None), "_tp_packed_row_blocks"):
+            neurons = len(part.proj_mlp.weight)
+            part.proj_out._tp_packed_row_blocks = [part.proj_out.weight.shape[1] - neurons, neurons]
 
 
 class NoHeads:

@@ -24,6 +24,9 @@ def remove(denoiser: Any, groups: Groups, plan: Plan, *, other_weights: bool = F
     It may be pruned again. Besides the input, memory holds the pruned weights once.
 
     Args:
+        denoiser: dense or pruned before, of a supported class.
+        groups: groups of `denoiser`, from `groups_of`.
+        plan: the units to keep; its source is checked against the weights if it names one.
         other_weights: apply the plan to another fine-tune of the model that it was made for.
 
     Raises:
