@@ -76,7 +76,9 @@ class Transformer(nn.Module):
     def groups(self) -> Groups:
         items = []
         for s, stage in enumerate(self.stages):
-            items.append(Group(f"stages.{s}", "depth", 1, (), (residual(f"stages.{s}"),), min_keep=0, stack=f"stages.{s}."))
+            items.append(
+                Group(f"stages.{s}", "depth", 1, (), (residual(f"stages.{s}"),), min_keep=0, stack=f"stages.{s}.")
+            )
             for b in range(len(stage.blocks)):
                 items += block_groups(f"stages.{s}.blocks.{b}", shapes_of(self.state_dict()))
         return Groups(tuple(items))

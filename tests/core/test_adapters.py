@@ -92,7 +92,7 @@ def test_an_optimizer_that_cannot_be_narrowed_is_left_alone():
     assert set(factored.state) == set(net.parameters())
     with pytest.raises(PlanError, match="not one of the dense model"):
         narrow_optimizer_(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1), named, new, groups, plan)
-    with pytest.raises(PlanError, match="no 'first.weight' of the shape"):
+    with pytest.raises(PlanError, match=r"no 'first\.weight' of the shape"):
         narrow_optimizer_(torch.optim.SGD(net.parameters(), lr=1), named, named, groups, plan)
 
 
@@ -102,7 +102,8 @@ class Fused(nn.Module):
     def __init__(self):
         super().__init__()
         self.blocks = nn.ModuleList(
-            nn.ModuleDict({"qkv": nn.Linear(5, 24), "out": nn.Linear(8, 5), "conv": nn.Conv2d(4, 6, 3)}) for _ in range(3)
+            nn.ModuleDict({"qkv": nn.Linear(5, 24), "out": nn.Linear(8, 5), "conv": nn.Conv2d(4, 6, 3)})
+            for _ in range(3)
         )
         self.free = nn.Linear(5, 5)
 
@@ -197,12 +198,18 @@ def test_other_components_and_other_parts_of_a_lora_pass():
 @pytest.mark.parametrize(
     ("tensors", "says"),
     [
-        ({"transformer.x.lora_A.weight": torch.ones(1)}, "no LoRA tensor begins with 'unet.'; the names begin like 'tra"),
+        (
+            {"transformer.x.lora_A.weight": torch.ones(1)},
+            "no LoRA tensor begins with 'unet.'; the names begin like 'tra",
+        ),
         ({}, "no LoRA tensor begins with 'unet.'"),
         ({"unet.blocks.0.conv.lora_magnitude_vector": torch.ones(6)}, "not a LoRA matrix"),
         ({"unet.blocks.0.conv.hada_w1_a": torch.ones(6, 2)}, "not a LoRA matrix"),
         ({"unet.blocks.0.attn.processor.to_q_lora.down.weight": torch.ones(2, 6)}, "not a LoRA matrix"),
-        ({"unet.blocks.0.conv.lora_B.weight": torch.ones(5, 2, 1, 1)}, r"\(5, 2, 1, 1\) should have 6 entries along dim"),
+        (
+            {"unet.blocks.0.conv.lora_B.weight": torch.ones(5, 2, 1, 1)},
+            r"\(5, 2, 1, 1\) should have 6 entries along dim",
+        ),
         ({"unet.blocks.0.conv.lora_A.weight": torch.ones(2)}, "should have 4 entries along dimension 1"),
     ],
 )

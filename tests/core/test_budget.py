@@ -31,7 +31,9 @@ def problems(draw):
     shapes["rest"] = (draw(st.integers(0, 50)),)
     groups = Groups(tuple(groups))
     # few distinct values, so that ties are common
-    scores = {g.name: torch.tensor(draw(st.lists(st.integers(-3, 3), min_size=g.size, max_size=g.size))) for g in groups}
+    scores = {
+        g.name: torch.tensor(draw(st.lists(st.integers(-3, 3), min_size=g.size, max_size=g.size))) for g in groups
+    }
     return groups, CostModel(groups, shapes), {n: s.float() for n, s in scores.items()}
 
 

@@ -54,7 +54,9 @@ def test_params_and_bytes_are_those_of_the_narrowed_tensors(name, data):
     names = set(parameters(net))
     buffers = {n: b for n, b in net.state_dict().items() if n not in names}
     left = narrow(parameters(net) | buffers, net.groups(), plan)
-    kept = [t for n, t in left.items() if not n.endswith((".index", "running_mean", "running_var", "num_batches_tracked"))]
+    kept = [
+        t for n, t in left.items() if not n.endswith((".index", "running_mean", "running_var", "num_batches_tracked"))
+    ]
     assert model(net).total(plan.counts) == sum(t.numel() for t in kept)
     assert model(net, "bytes").total(plan.counts) == sum(t.numel() * t.element_size() for t in kept)
 

@@ -114,7 +114,12 @@ def test_residual_gate_on_one_stream(how):
 
 @pytest.mark.parametrize("drops_text", [False, True])
 def test_residual_gate_on_two_streams(drops_text):
-    net, x, c, t = nn.ModuleList([TwoStreams(drops_text)]), torch.randn(2, 3, 2), torch.randn(2, 5, 2), torch.randn(2, 3, 2)
+    net, x, c, t = (
+        nn.ModuleList([TwoStreams(drops_text)]),
+        torch.randn(2, 3, 2),
+        torch.randn(2, 5, 2),
+        torch.randn(2, 3, 2),
+    )
     text, image = net[0](x, c, t)
     with gated(net, BLOCK, {"b": torch.tensor([0.3])}):
         mixed_text, mixed_image = net[0](x, encoder_hidden_states=c, temb=t)

@@ -51,7 +51,9 @@ def test_sums_per_unit(addressing, dim):
     shape[dim] = length
     values = torch.randn(shape, dtype=torch.float64)
     s = Slice("w", dim, s.offset, s.block, s.repeat, s.pitch)
-    expected = [sum(values.select(dim, i).sum() for i in range(length) if owner_of(i, s, size) == u) for u in range(size)]
+    expected = [
+        sum(values.select(dim, i).sum() for i in range(length) if owner_of(i, s, size) == u) for u in range(size)
+    ]
     torch.testing.assert_close(per_unit(Group("g", "k", size), s, values), torch.stack(expected))
 
 
@@ -62,9 +64,7 @@ def test_sums_per_unit_do_not_lose_small_half_precision_values():
     assert sums.tolist() == [4096.0, 4096.0]
 
 
-@pytest.mark.parametrize(
-    "bad", [{"dim": -1}, {"offset": -1}, {"block": 0}, {"repeat": 0}, {"repeat": 2, "pitch": -4}]
-)
+@pytest.mark.parametrize("bad", [{"dim": -1}, {"offset": -1}, {"block": 0}, {"repeat": 0}, {"repeat": 2, "pitch": -4}])
 def test_impossible_slices_are_refused(bad):
     with pytest.raises(PlanError, match="Slice"):
         Slice("w", **{"dim": 0, **bad})

@@ -36,7 +36,12 @@ def test_json_round_trip(plan):
     assert again == plan
     assert list(again.keep) == list(plan.keep)
     assert all(torch.equal(again.keep[n], plan.keep[n]) and again.keep[n].dtype == torch.int64 for n in plan.keep)
-    assert (again.sizes, again.budget, again.source, again.method) == (plan.sizes, plan.budget, plan.source, plan.method)
+    assert (again.sizes, again.budget, again.source, again.method) == (
+        plan.sizes,
+        plan.budget,
+        plan.source,
+        plan.method,
+    )
 
 
 @given(st.sets(st.integers(0, 500)))
@@ -198,7 +203,7 @@ def test_a_plan_is_for_its_weights():
     plan.check_source(mine)
     plan.check_source(blank)
     plan.check_source(tuned, other_weights=True)
-    with pytest.raises(PlanError, match="other weights .* other_weights=True applies it"):
+    with pytest.raises(PlanError, match=r"other weights .* other_weights=True applies it"):
         plan.check_source(tuned)
     for lenient in (False, True):
         with pytest.raises(PlanError, match="other shapes"):
