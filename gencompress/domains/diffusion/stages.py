@@ -1,4 +1,4 @@
-"""The stages of a diffusion run, in the order in which recipes call them. Each writes one folder of the run directory."""
+"""The stages of a diffusion run, in the order in which recipes call them. Each writes a folder of the run directory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gencompress.core.group import shapes_of
 from gencompress.core.plan import Plan
 from gencompress.core.prune import removed_blocks
 from gencompress.core.subject import Progress
-from gencompress.core.trajectory import roll
-from gencompress.criteria.ecodiff import learn_gates
+from gencompress.core.trajectory import final_latents, roll
+from gencompress.criteria.ecodiff import learn_gates, log_error
 from gencompress.criteria.gauss_newton import gauss_newton_scores
 from gencompress.criteria.magnitude import magnitude_scores
 from gencompress.criteria.random import random_scores
@@ -26,6 +26,7 @@ from gencompress.criteria.taylor import divide_by_cost, fisher_scores, taylor_sc
 from gencompress.domains.diffusion.domain import Diffusion
 from gencompress.domains.diffusion.recovery import recover_
 from gencompress.run import StageContext
+from gencompress.run.atomic import write_json
 
 Scores = dict[str, Tensor]
 _SCORES = "scores.safetensors"
@@ -67,6 +68,37 @@ def learn_masks(ctx: StageContext, dense: Diffusion, warm: Scores | None, config
     save_file({"curve": curve}, ctx.dir / _CURVE)
 
 
+def choose(ctx: StageContext, dense: Diffusion, candidates: Mapping[str, Scores], config: options.Config) -> None:
+    """Of several scores, those whose pruned and compensated pipeline stays closest to the dense one.
+
+    Judged on calibration trajectories that no score was made from: scores.safetensors, choice.json with all errors.
+    """
+    errors = {}
+    for name, scores in candidates.items():
+        budget, settings = budget_of(config), config.compensate
+        plan = solve(dense.groups, scores, budget, dense.cost(budget.metric))
+        pruned = dense.prune(plan)
+        if settings.trajectories:
+            refit(dense, pruned, plan, settings.trajectories, config.denoise.batch, settings.damping, ctx)
+        errors[name] = held_out_error(dense, pruned, config.denoise.batch)
+    best = min(errors, key=errors.__getitem__)
+    _save_scores(ctx, candidates[best])
+    write_json(ctx.dir / "choice.json", {"chosen": best, "log_error": errors})
+
+
+HELD_OUT = 100_000  # first calibration trajectory of `held_out_error`, far behind those that scores are made from
+
+
+def held_out_error(dense: Diffusion, pruned: Diffusion, batch: int, trajectories: int = 16) -> float:
+    """Mean log of the squared error of final latents, over calibration trajectories that nothing was learned on."""
+    errors = []
+    for index in range(-(-trajectories // batch)):
+        given = dense.subject.trajectories(HELD_OUT // batch + index, batch)
+        ours, theirs = final_latents(pruned.denoising, given), final_latents(dense.denoising, given)
+        errors.append(log_error(ours.float(), theirs.float()).item())
+    return sum(errors) / len(errors)
+
+
 def one_shot_scores(
     dense: Diffusion, criterion: options.CriterionConfig, config: options.Config, ctx: Progress
 ) -> Scores:
@@ -93,7 +125,7 @@ def read_scores(folder: Path) -> Scores:
 
 
 def read_curve(folder: Path, updates: int) -> dict[str, list[Any]] | None:
-    """Learning curve as the report reads it, steps counted anew for every mask; None for criteria that learn nothing."""
+    """Learning curve as the report reads it, steps counted anew for every mask; None where nothing was learned."""
     path = folder / _CURVE
     if not path.exists():
         return None
