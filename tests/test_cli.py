@@ -222,3 +222,17 @@ def test_help_of_run_lists_every_option(capsys: pytest.CaptureFixture[str]) -> N
     hidden = [n for n in option_names() if f"  {n}=" not in shown and n not in ("criterion.name", "recover.name")]
     assert hidden == []
     assert "did you" not in shown and "criterion=  ecodiff  fisher" in shown
+
+
+def test_demo_prunes_twice_and_names_the_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gencompress.run import launch
+
+    made: list[tuple[float | None, Path]] = []
+    monkeypatch.setattr(launch, "execute", lambda config, path: made.append((config.budget.keep, path)))
+    out = tmp_path / "my 'runs', here"
+    assert run_command(["demo", "--out", str(out)]) == 0
+    assert made == [(0.8, out / "demo-keep-0.8"), (0.67, out / "demo-keep-0.67")]
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.strip() for line in shown[1:]] == [str(path / "report" / "report.html") for _, path in made]

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from gencompress.run import Run, StageContext
 from gencompress.run.atomic import write_file, write_json
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @dataclass
 class Process:
