@@ -191,6 +191,7 @@ def _matrix(weight: Tensor, bias: object) -> Tensor:
 def _design(layer: nn.Module, x: Tensor) -> Tensor:
     """Inputs of the layer as rows [positions, in_features or in_channels * kh * kw], fp32."""
     if isinstance(layer, nn.Conv2d):
+        assert not isinstance(layer.padding, str)  # denoisers pad by numbers of pixels
         x = F.unfold(x.float(), layer.kernel_size, layer.dilation, layer.padding, layer.stride)
         return x.transpose(1, 2).reshape(-1, x.shape[1])
     return x.float().reshape(-1, x.shape[-1])
