@@ -119,8 +119,8 @@ def _demo(arguments: list[str]) -> None:
         runs.append(path)
     from gencompress.report import write_report
 
-    print("Open this report in a browser:")
-    print(f"  {write_report(runs, out / 'demo.html')}")
+    report = write_report(runs, out / "demo.html")
+    print(f"Open this report in a browser:\n  {report}")
 
 
 def _complete(arguments: list[str]) -> None:

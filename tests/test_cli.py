@@ -224,15 +224,21 @@ def test_help_of_run_lists_every_option(capsys: pytest.CaptureFixture[str]) -> N
     assert "did you" not in shown and "criterion=  ecodiff  fisher" in shown
 
 
-def test_demo_prunes_twice_and_names_the_reports(
+def test_demo_prunes_twice_and_names_one_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import gencompress.report
     from gencompress.run import launch
 
-    made: list[tuple[float | None, Path]] = []
-    monkeypatch.setattr(launch, "execute", lambda config, path: made.append((config.budget.keep, path)))
+    made: dict[Path, float | None] = {}
+    monkeypatch.setattr(launch, "execute", lambda config, path: made.update({path: config.budget.keep}))
+
+    def write_report(runs: list[Path], out: Path) -> Path:
+        assert runs == list(made)
+        return out
+
+    monkeypatch.setattr(gencompress.report, "write_report", write_report)
     out = tmp_path / "my 'runs', here"
     assert run_command(["demo", "--out", str(out)]) == 0
-    assert made == [(0.8, out / "demo-keep-0.8"), (0.67, out / "demo-keep-0.67")]
-    shown = capsys.readouterr().out.splitlines()
-    assert [line.strip() for line in shown[1:]] == [str(path / "report" / "report.html") for _, path in made]
+    assert made == {out / "demo-keep-0.8": 0.8, out / "demo-keep-0.67": 0.67}
+    assert capsys.readouterr().out.splitlines()[-1].strip() == str(out / "demo.html")

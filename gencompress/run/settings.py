@@ -66,9 +66,9 @@ def refuse_changes(folder: Path, config: Any) -> None:
 
 def command(config: Any) -> str:
     """The `gencompress run` command with every option that is not at its default, which makes the same run again."""
-    words = ["gencompress run"]
+    words, defaults = ["gencompress run"], type(config)()
     for field in fields(config):
-        part, default = getattr(config, field.name), field.default_factory()
+        part, default = getattr(config, field.name), getattr(defaults, field.name)
         if type(part) is not type(default):  # a config group: the class was chosen by name
             words.append(f"{field.name}={part.name}")
             default = type(part)()
@@ -80,7 +80,7 @@ def command(config: Any) -> str:
             for key, value in changed.items()
             if (field.name, key) != ("run", "dir")
         ]
-        if field.name in ("recipe",) and part != default:
+        if field.name == "recipe" and part != default:
             words.append(f"{field.name}={part.name}")
     return " ".join(words)
 
