@@ -29,7 +29,7 @@ from gencompress.errors import NumericsError
 def consumers(groups: Groups, plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor | None]:
     """Modules whose inputs lose units by `plan`, with the output channels that they keep (None: all of them).
 
-    The names are those of the dense model; modules that go with a removed block are left out.
+    The names are those of the dense model; modules of which nothing stays are left out.
     """
     stays = kept_indices(groups, plan, shapes)
     removed = removed_blocks(groups, plan)
@@ -39,7 +39,7 @@ def consumers(groups: Groups, plan: Plan, shapes: Mapping[str, tuple[int, ...]])
             for site in group.sites:
                 if site.where == "input" and renamed(site.module, removed) is not None:
                     found[site.module] = stays.get((f"{site.module}.weight", 0))
-    return found
+    return {name: outputs for name, outputs in found.items() if outputs is None or len(outputs)}
 
 
 @torch.no_grad()

@@ -202,7 +202,9 @@ def test_later_layers_make_up_for_what_earlier_ones_could_not():
     assert torch.allclose(pruned.c.weight, solution[:, :-1].float(), atol=1e-3)
 
 
-@pytest.mark.parametrize("keep", [{}, {"ab": []}], ids=["nothing removed", "emptied"])
+@pytest.mark.parametrize(
+    "keep", [{}, {"ab": []}, {"ab": [1, 2], "bc": []}], ids=["nothing removed", "no inputs left", "no outputs left"]
+)
 def test_without_consumers_nothing_changes(keep):
     net = Chain()
     before = copy.deepcopy(net.state_dict())
