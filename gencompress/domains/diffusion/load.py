@@ -45,7 +45,7 @@ def load_pipeline(
     check_components(folder, index)
     with _explained(folder), _portable_modules(index):
         own = {name: _load(folder / name, index[name][1], dtype) for name in DENOISERS if _is_known(index.get(name))}
-        pipe: Any = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, **own)
+        pipe: Any = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, **own)
     for name, part in pipe.components.items():
         if isinstance(part, nn.Module):
             check_finite(part, str(folder / name))
@@ -134,7 +134,7 @@ def _is_known(entry: tuple[str, str] | None) -> bool:
 def _load(folder: Path, kind: str, dtype: torch.dtype | None) -> nn.Module:
     """One denoiser; unlike in diffusers, a weight that is absent or left over is an error and not a warning."""
     cls: Any = getattr(pruned_classes if kind.startswith("Pruned") else diffusers, kind)
-    model, info = cls.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, output_loading_info=True)
+    model, info = cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
     for key, verb in (("missing_keys", "lack"), ("unexpected_keys", "have")):
         if info[key]:
             first = ", ".join(sorted(info[key])[:3])

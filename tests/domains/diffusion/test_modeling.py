@@ -59,7 +59,7 @@ def test_the_module_has_only_its_own_names():
 @pytest.mark.parametrize("low_cpu_mem_usage", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_loads_in_either_way_and_dtype(small, folder, low_cpu_mem_usage, dtype):
-    again = type(small).from_pretrained(folder, torch_dtype=dtype, low_cpu_mem_usage=low_cpu_mem_usage)
+    again = type(small).from_pretrained(folder, dtype=dtype, low_cpu_mem_usage=low_cpu_mem_usage)
     ours, theirs = small.state_dict(), again.state_dict()
     assert all(torch.equal(ours[k].to(theirs[k].dtype), theirs[k]) for k in ours)
     assert {t.dtype for t in theirs.values()} == {dtype, torch.int64}  # places of scattered outputs stay integers
