@@ -132,7 +132,7 @@ def test_gencompress_load_opens_portable_folders_without_running_their_code(expo
 
 
 def test_stock_auto_model_opens_the_component(exported):
-    unet = AutoModel.from_pretrained(exported / "sd", subfolder="unet")
+    unet = AutoModel.from_pretrained(str(exported / "sd"), subfolder="unet")
     assert type(unet).__name__ == "PrunedUNet2DConditionModel"
 
 
