@@ -1,8 +1,11 @@
 """Gradients through a whole denoising run with time-step checkpointing: O(1) activation memory in the number of steps.
 
-EcoDiff (arXiv 2412.02852, section 3.3) keeps only the latents of the T steps and recomputes one step at a time. Here the
-gates are leaves: they are drawn once per trajectory by the caller and held fixed, so the recomputed step is by
+EcoDiff (arXiv 2412.02852, section 3.3) keeps only the latents of the T steps and recomputes one step at a time. Here
+the gates are leaves: they are drawn once per trajectory by the caller and held fixed, so the recomputed step is by
 construction the step that was run (masks redrawn in the recomputation give gradients of another function).
+
+Cost: T - 1 forward passes more than plain backpropagation. With frozen weights a backward pass costs about as much as
+a forward pass, so the whole takes up to 1.5 times as long; where weights need gradients as well, 1.1 to 1.3 times.
 """
 
 from __future__ import annotations
@@ -37,11 +40,16 @@ class Rollout(Protocol):
         """The state after step `i`, differentiable in every tensor of `state` and in gates on `module`."""
 
 
-@torch.no_grad()
 def roll(rollout: Rollout, batch: Any) -> list[State]:
     """All T + 1 states of a run, without gradient."""
+    return _roll(rollout, batch, rollout.steps)
+
+
+@torch.no_grad()
+def _roll(rollout: Rollout, batch: Any, steps: int) -> list[State]:
+    """The state before the first step and after each of the first `steps` steps."""
     states = [rollout.start(batch)]
-    for i in range(rollout.steps):
+    for i in range(steps):
         states.append(rollout.step(i, states[-1], batch))
     return states
 
@@ -78,16 +86,28 @@ def gate_gradient(
         NumericsError: the loss is NaN or infinite.
     """
     leaves = {name: gate.detach().requires_grad_() for name, gate in gates.items()}
+    grads = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
     with gated(rollout.module, groups, leaves):
-        states = roll(rollout, batch)
-        loss, cotangents = _terminal(states.pop(), loss_fn)
-        grads = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
-        for i in reversed(range(rollout.steps)):
-            cotangents = _backward_step(rollout, i, states.pop(), batch, leaves, cotangents, grads)
+        states = _roll(rollout, batch, rollout.steps - 1)
+        # The last step runs with its graph at once: nothing comes between it and its backward pass.
+        inputs, outputs = _recorded(rollout, rollout.steps - 1, states.pop(), batch)
+        loss, cotangents = _terminal(outputs, loss_fn)
+        cotangents = _pull_back_(inputs, outputs, cotangents, leaves, grads)
+        for i in reversed(range(rollout.steps - 1)):
+            inputs, outputs = _recorded(rollout, i, states.pop(), batch)
+            cotangents = _pull_back_(inputs, outputs, cotangents, leaves, grads)
     return loss, grads
 
 
+def _recorded(rollout: Rollout, i: int, state: State, batch: Any) -> tuple[State, State]:
+    """Step `i` with its graph: the state before it, as leaves, and the state after it."""
+    inputs = tuple(t.detach().requires_grad_() if t.is_floating_point() else t for t in state)
+    with torch.enable_grad():
+        return inputs, rollout.step(i, inputs, batch)
+
+
 def _terminal(state: State, loss_fn: Callable[[Tensor], Tensor]) -> tuple[float, list[Tensor | None]]:
+    """Loss of the final state, and its cotangents: only the latents have one."""
     latents = state[0].detach().requires_grad_()
     with torch.enable_grad():
         loss = loss_fn(latents)
@@ -99,19 +119,14 @@ def _terminal(state: State, loss_fn: Callable[[Tensor], Tensor]) -> tuple[float,
     return loss.item(), [cotangent, *[None] * (len(state) - 1)]
 
 
-def _backward_step(
-    rollout: Rollout,
-    i: int,
-    state: State,
-    batch: Any,
-    leaves: Mapping[str, Tensor],
+def _pull_back_(
+    inputs: State,
+    outputs: State,
     cotangents: list[Tensor | None],
+    leaves: Mapping[str, Tensor],
     grads: dict[str, Tensor],
 ) -> list[Tensor | None]:
-    """Recompute step `i`, add its share to `grads`, and return the cotangents of the state before it."""
-    inputs = [t.detach().requires_grad_() if t.is_floating_point() else t for t in state]
-    with torch.enable_grad():
-        outputs = rollout.step(i, tuple(inputs), batch)
+    """Add the share of one step to `grads` and return the cotangents of `inputs`; the step's graph is freed."""
     pairs = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if c is not None and o.requires_grad]
     wanted = [t for t in inputs if t.requires_grad] + list(leaves.values())
     found = torch.autograd.grad([o for o, _ in pairs], wanted, [c for _, c in pairs], allow_unused=True)
