@@ -2,8 +2,8 @@
 
     python -m benchmarks.quality --sample emoji32_ddpm --metric params
 
-PSNR and SSIM to the dense pipeline on seeds that chose nothing. Every row is appended to a JSON-lines file as soon as it
-is measured, so the command resumes; the Markdown table is made from that file.
+PSNR and SSIM to the dense pipeline on seeds that chose nothing. Every row is appended to a JSON-lines file as soon as
+it is measured, so the command resumes; the Markdown table is made from that file.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def default_recipe(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]], keeps: list[float]) -> str:
     """Markdown: PSNR dB / SSIM by method and budget, mean over pictures, mean +- spread over mask seeds."""
     lines = ["| method | " + " | ".join(f"keep {k:g}" for k in keeps) + " |", "|---|" + "---|" * len(keeps)]
-    for label in ORDER:
+    for label in (o for o in ORDER if any(r["label"] == o for r in rows)):
         cells = [_cell([r for r in rows if r["label"] == label and r["keep"] == keep]) for keep in keeps]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -221,7 +221,7 @@ def table(rows: list[dict[str, Any]], keeps: list[float]) -> str:
 
 def _cell(rows: list[dict[str, Any]]) -> str:
     if not rows:
-        return "-"
+        return ""
     means = [float(np.mean(r["psnr_db"])) for r in rows]
     spread = f" ± {np.std(means, ddof=1):.1f}" if len(means) > 1 else ""
     return f"{np.mean(means):.1f}{spread} / {np.mean([np.mean(r['ssim']) for r in rows]):.3f}"
@@ -257,10 +257,12 @@ def main(show: Callable[[str], None] = print) -> None:
     parser.add_argument("--masks", type=int, default=3)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--show", action="store_true", help="print what was measured so far and measure nothing")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     out = RESULTS / f"quality-{args.sample}-{args.metric}.jsonl"
-    run(args.sample, args.metric, args.keeps, args.masks, args.images, out)
+    if not args.show:
+        run(args.sample, args.metric, args.keeps, args.masks, args.images, out)
     rows = read(out)
     rows += default_recipe(rows)
     show(
