@@ -1,0 +1,126 @@
+"""`kill -9` in the middle of every stage of a real recipe: the run resumes and ends as an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from gencompress.run import read_journal, read_manifest
+from tests.e2e.pipes import MASKS, execute, metrics, save
+from tests.run.recipe import in_child, wait
+
+STAGES = ["warm_start", "scores", "plan", "prune", "compensate", "eval", "export", "report"]
+OPTIONS = [*MASKS[:2], "criterion.updates=12", "criterion.masks=2", "budget.keep=0.6", "metrics.images=2"]
+ROUNDS = 4  # of one kill in every stage: 32 in all
+PATIENCE_S = 120
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save("smallest", tmp_path_factory.mktemp("model") / "smallest")
+
+
+@pytest.fixture(scope="module")
+def calm(model, tmp_path_factory) -> Path:
+    """An undisturbed run, in this process: the children that are forked later have everything imported."""
+    return execute(model, tmp_path_factory.mktemp("calm") / "run", *OPTIONS)
+
+
+def kill_inside(stage: str, model: Path, run: Path, delay: float) -> str | None:
+    """Start the run in a child, wait for `stage` and `delay` more, kill; the stage that was struck, None if none."""
+    seen = len(read_journal(run))
+    child = in_child(lambda: execute(model, run, *OPTIONS))
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        started = [e for e in read_journal(run)[seen:] if e["event"] == "stage_started" and e["stage"] == stage]
+        if started or os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            break
+        time.sleep(0.002)
+    time.sleep(delay)
+    os.kill(child, signal.SIGKILL)
+    assert wait(child) in (-signal.SIGKILL, 0)
+    events = [e for e in read_journal(run)[seen:] if e["event"] in ("stage_started", "stage_finished", "ended")]
+    return events[-1]["stage"] if events and events[-1]["event"] == "stage_started" else None
+
+
+def test_killed_at_random_times_in_each_stage(model, calm, tmp_path):
+    lasts = {name: entry.seconds for name, entry in read_manifest(calm).stages.items()}
+    assert list(lasts) == STAGES
+    moments = random.Random(7)
+    struck: list[str | None] = []
+    for turn in range(ROUNDS):
+        run = tmp_path / f"run{turn}"
+        for stage in STAGES:
+            struck.append(kill_inside(stage, model, run, moments.uniform(0, lasts[stage])))
+        execute(model, run, *OPTIONS)
+
+        same = ["plan/plan.json", "scores/scores.safetensors", "compensate/diffusion_pytorch_model.safetensors"]
+        for name in same:
+            assert (run / name).read_bytes() == (calm / name).read_bytes(), name
+        assert metrics(run)["quality"] == metrics(calm)["quality"]
+        assert list(read_manifest(run).stages) == STAGES
+        assert not [p.name for p in run.rglob("*") if ".tmp-" in p.name]
+        assert not list((run / "checkpoints").glob("*/*")), "checkpoints go when their stage is finished"
+    assert len(struck) >= 30
+    assert sum(s is not None for s in struck) >= 20, "most kills must strike inside a stage"
+    assert len({s for s in struck if s}) >= 6, f"the kills must be spread over the stages: {struck}"
+
+
+def test_learning_goes_on_where_it_was_killed(model, calm, tmp_path):
+    """The updates before the last checkpoint are not made again."""
+    run = tmp_path / "run"
+    child = in_child(lambda: execute(model, run, *OPTIONS))
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        steps = [e["step"] for e in read_journal(run) if e["event"] == "checkpoint" and e["stage"] == "scores"]
+        if steps and steps[-1] >= 10:
+            break
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    assert wait(child) == -signal.SIGKILL
+    seen = len(read_journal(run))
+    execute(model, run, *OPTIONS)
+    rest = read_journal(run)[seen:]
+    (loaded,) = [e["step"] for e in rest if e["event"] == "checkpoint_loaded"]
+    steps = [e["step"] for e in rest if e["event"] == "progress" and e["stage"] == "scores"]
+    assert loaded >= 10 and steps == list(range(loaded + 1, 25))
+    assert (run / "plan" / "plan.json").read_bytes() == (calm / "plan" / "plan.json").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_stop_finishes_the_step_and_exits_75(model, calm, tmp_path, number):
+    from gencompress.cli import run_command
+    from tests.e2e.pipes import overrides
+
+    run, said = tmp_path / "run", tmp_path / "said.txt"
+
+    def work() -> None:
+        descriptor = os.open(said, os.O_WRONLY | os.O_CREAT)
+        os.dup2(descriptor, 2)
+        os._exit(run_command(["run", *overrides(model, run, *OPTIONS)]))
+
+    child = in_child(work)
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        if [e for e in read_journal(run) if e["event"] == "progress" and e["stage"] == "scores" and e["step"] >= 2]:
+            break
+        time.sleep(0.002)
+    os.kill(child, number)
+    assert wait(child) == 75
+    words = said.read_text()
+    assert "stopped in stage scores after step" in words and "run the same command again" in words
+    assert "Traceback" not in words
+    done = [e["step"] for e in read_journal(run) if e["event"] == "progress" and e["stage"] == "scores"][-1]
+    assert [e["step"] for e in read_journal(run) if e["event"] == "checkpoint"][-1] == done, "no step is lost"
+    assert not (run / "scores").exists() and not [p.name for p in run.rglob("*") if ".tmp-" in p.name]
+
+    seen = len(read_journal(run))
+    execute(model, run, *OPTIONS)
+    steps = [e["step"] for e in read_journal(run)[seen:] if e["event"] == "progress" and e["stage"] == "scores"]
+    assert steps == list(range(done + 1, 25))
+    assert (run / "plan" / "plan.json").read_bytes() == (calm / "plan" / "plan.json").read_bytes()
