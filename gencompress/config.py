@@ -155,7 +155,7 @@ class DenoiseConfig:
 
     steps: int = option(10, "denoising steps", least=1)
     scheduler: str | None = option(None, "scheduler class; null takes the pipeline's own")
-    guidance_scale: float | None = option(None, "classifier-free guidance; 1 is without, null the pipeline's own", least=1)
+    guidance_scale: float | None = option(None, "classifier-free guidance; 1 is none, null the pipeline's own", least=1)
     prompts: str | None = option(None, "text file with one prompt a line; null takes those bundled with a sample")
     seeds: int = option(0, "first seed of the initial noise", least=0)
     batch: int = option(4, "images in one forward pass", least=1)
