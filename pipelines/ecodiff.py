@@ -23,7 +23,7 @@ def ecodiff(run: Run) -> None:
     # ramped down to the budget; one denoising step is held in memory at a time
     scores = run.stage("scores", stages.learn_masks, dense, warm or None, run.config, load=stages.read_scores)
 
-    # learned masks ignore that compensation will follow; where the score they started from does better with it, take that
+    # the masks do not know that compensation follows: where the score they started from does better with it, take that
     if warm:
         candidates = {"learned masks": scores, run.config.criterion.warm_start: warm}
         scores = run.stage("choose", stages.choose, dense, candidates, run.config, load=stages.read_scores)
