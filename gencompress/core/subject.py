@@ -16,8 +16,13 @@ class Subject(Protocol):
     `module` holds the groups; ``rollout`` is its differentiable run from noise to sample, on the same module.
     """
 
-    module: nn.Module
-    rollout: Rollout
+    @property
+    def module(self) -> nn.Module:
+        """The network that is scored."""
+
+    @property
+    def rollout(self) -> Rollout:
+        """Its run from noise to sample."""
 
     def trajectories(self, index: int, size: int) -> Any:
         """The `index`-th calibration batch of `size` trajectories, for `rollout`; the same for the same arguments."""
@@ -32,7 +37,9 @@ class Subject(Protocol):
 class Progress(Protocol):
     """The part of `gencompress.run.StageContext` that long computations use; `NullContext` has it too."""
 
-    stop_requested: bool
+    @property
+    def stop_requested(self) -> bool:
+        """Whether Ctrl-C came: finish the step, checkpoint, then `stop_if_requested`."""
 
     def progress(self, step: int, total: int, **figures: float) -> None:
         """Report `step` of `total` with figures to show."""

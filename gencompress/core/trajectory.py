@@ -30,8 +30,13 @@ class Rollout(Protocol):
     deterministic, calls `module` once, and has no hidden state, so that it can be recomputed.
     """
 
-    module: nn.Module
-    steps: int
+    @property
+    def module(self) -> nn.Module:
+        """The network that is run, and on which gates are installed."""
+
+    @property
+    def steps(self) -> int:
+        """Calls of `module` in one run."""
 
     def start(self, batch: Any) -> State:
         """The state before the first step."""
