@@ -41,7 +41,8 @@ def torch_pruned(
         so it may end a few percent below.
 
     Raises:
-        BudgetError: no pruning ratio gets down to this cost; about 0.4 of the prunable cost always stays.
+        BudgetError: no pruning ratio gets down to this cost; with magnitude, the bundled samples end at 0.3 to 0.4 of
+            the prunable cost.
     """
     cost = model.cost(metric)
     limit = cost.dense - (1 - keep) * cost.prunable
