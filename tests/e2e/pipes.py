@@ -22,7 +22,15 @@ FEW = [
     "metrics.images=3",
     "metrics.latency_runs=1",
 ]
+RECOVERY = ["recover=distil", "recover.steps=3", "recover.batch=2"]
 MASKS = ["criterion.updates=4", "criterion.batch=2", "criterion.warm_start=none"]
+
+_STAGES = "warm_start scores choose plan prune compensate recover eval export report".split()
+
+
+def stages(without: str = "") -> list[str]:
+    """The stages of the mask recipe in order, but for some."""
+    return [name for name in _STAGES if name not in without.split()]
 
 
 def smallest(channels: int = 8) -> Any:

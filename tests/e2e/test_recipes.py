@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from gencompress.criteria.random import random_scores
 from gencompress.domains.diffusion.domain import Diffusion
 from gencompress.run import launch, read_manifest
 from tests.domains.diffusion.tiny import PROMPTS
-from tests.e2e.pipes import MASKS, execute, metrics, overrides, prompts_file, save, stages_run
+from tests.e2e.pipes import MASKS, RECOVERY, execute, metrics, overrides, prompts_file, save, stages, stages_run
 
-STAGES = ["warm_start", "scores", "plan", "prune", "compensate", "eval", "export", "report"]
+STAGES = {"ddpm": stages("recover"), "sd": stages("choose"), "dit": stages()}
 CALLS = {
     "ddpm": {"batch_size": 3},
     "sd": {"prompt": [PROMPTS[n % 2] for n in range(3)], "guidance_scale": 3.0},
@@ -29,8 +30,8 @@ CALLS = {
 }
 OPTIONS = {
     "ddpm": ["criterion.warm_start=gauss_newton", "budget.keep=0.7"],
-    "sd": ["denoise.guidance_scale=3", "budget.metric=macs", "budget.keep=0.75"],
-    "dit": ["criterion.warm_start=fisher", "budget.keep=0.6"],
+    "sd": ["denoise.guidance_scale=3", "budget.metric=macs", "budget.keep=0.75", *RECOVERY, "recover.lora_rank=2"],
+    "dit": ["criterion.warm_start=fisher", "budget.keep=0.6", *RECOVERY],
 }
 
 
@@ -79,7 +80,7 @@ for name, call in json.loads(sys.argv[2]).items():
 
 def test_every_stage_leaves_its_artefacts(run):
     name, path, _ = run
-    assert list(read_manifest(path).stages) == STAGES == stages_run(path)
+    assert list(read_manifest(path).stages) == STAGES[name] == stages_run(path)
     scores, curve = load_file(path / "scores" / "scores.safetensors"), load_file(path / "scores" / "curve.safetensors")
     plan = Plan.load(path / "plan" / "plan.json")
     assert {n: len(s) for n, s in scores.items()} == plan.sizes
@@ -87,9 +88,11 @@ def test_every_stage_leaves_its_artefacts(run):
     assert (path / "warm_start" / "scores.safetensors").exists() == (name != "sd")
     for stage in ("prune", "compensate"):
         assert {p.name for p in (path / stage).iterdir()} == {"config.json", "diffusion_pytorch_model.safetensors"}
-    one, other = (load_file(path / s / "diffusion_pytorch_model.safetensors") for s in ("prune", "compensate"))
-    assert {n: t.shape for n, t in one.items()} == {n: t.shape for n, t in other.items()}
-    assert any(not torch.equal(one[n], other[n]) for n in one), "the compensation changed something"
+    made = [s for s in ("prune", "compensate", "recover") if s in STAGES[name]]
+    weights = [load_file(path / s / "diffusion_pytorch_model.safetensors") for s in made]
+    for one, other in itertools.pairwise(weights):
+        assert {n: t.shape for n, t in one.items()} == {n: t.shape for n, t in other.items()}
+        assert any(not torch.equal(one[n], other[n]) for n in one), "every stage changed something"
     exported = path / "export"
     assert {"model_index.json", "plan.json", "README.md"} <= {p.name for p in exported.iterdir()}
     assert (exported / "plan.json").read_text() == (path / "plan" / "plan.json").read_text()
@@ -164,8 +167,9 @@ def test_stock_diffusers_reproduces_the_images_in_a_new_process(run, reloaded):
     images, kind, parameters = reloaded[name]
     assert kind.startswith("Pruned") and int(parameters) == metrics(path)["pruned"]["params"]
 
+    result = "compensate" if name == "ddpm" else "recover"
     with launch.reopen(path) as opened:
-        before = Diffusion.load(opened.config).load_denoiser(path / "compensate").pipe
+        before = Diffusion.load(opened.config).load_denoiser(path / result).pipe
     before.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(n) for n in range(3)]
     call = dict(CALLS[name])
@@ -178,10 +182,14 @@ def test_stock_diffusers_reproduces_the_images_in_a_new_process(run, reloaded):
 
 def test_a_finished_run_is_resumed_without_work(run):
     name, path, options = run
-    before = {p: p.stat().st_mtime_ns for stage in STAGES for p in (path / stage).rglob("*")}
+
+    def made():
+        return {p: p.stat().st_mtime_ns for stage in STAGES[name] for p in (path / stage).rglob("*")}
+
+    before = made()
     execute(path.parent / name, path, *options)
-    assert stages_run(path) == STAGES
-    assert {p: p.stat().st_mtime_ns for stage in STAGES for p in (path / stage).rglob("*")} == before
+    assert stages_run(path) == STAGES[name]
+    assert made() == before
 
 
 CHEAP = {
@@ -207,8 +215,8 @@ def test_every_criterion_runs_on_either_budget(criterion, smallest, tmp_path):
     assert found["method"] == criterion and "curve" not in found
     budget = found["budget"]
     assert found["pruned"][budget["metric"]] == budget["reached"] <= budget["asked"] < budget["dense"]
-    without = ["compensate"] if criterion == "gauss_newton" else []
-    assert list(read_manifest(path).stages) == [s for s in STAGES if s not in ["warm_start", *without]]
+    without = "compensate" if criterion == "gauss_newton" else ""
+    assert list(read_manifest(path).stages) == stages(f"warm_start choose recover {without}")
     assert launch.compose(shlex.split(found["command"])[2:])[0].budget.target == budget_target(CHEAP[criterion])
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from gencompress.cli import run_command
 from gencompress.run import read_journal, read_manifest
-from tests.e2e.pipes import MASKS, execute, metrics, save
+from tests.e2e.pipes import RECOVERY, execute, metrics, overrides, save, stages
 from tests.run.recipe import in_child, wait
 
-STAGES = ["warm_start", "scores", "plan", "prune", "compensate", "eval", "export", "report"]
-OPTIONS = [*MASKS[:2], "criterion.updates=12", "criterion.masks=2", "budget.keep=0.6", "metrics.images=2"]
-ROUNDS = 4  # of one kill in every stage: 32 in all
+STAGES = stages()
+OPTIONS = ["criterion.batch=2", "criterion.updates=12", "criterion.masks=2", "budget.keep=0.6", "metrics.images=2"]
+OPTIONS += [*RECOVERY, "recover.steps=8"]
+ROUNDS = 3  # of one kill in every stage: 30 in all
 PATIENCE_S = 120
 
 
@@ -59,7 +62,7 @@ def test_killed_at_random_times_in_each_stage(model, calm, tmp_path):
             struck.append(kill_inside(stage, model, run, moments.uniform(0, lasts[stage])))
         execute(model, run, *OPTIONS)
 
-        same = ["plan/plan.json", "scores/scores.safetensors", "compensate/diffusion_pytorch_model.safetensors"]
+        same = ["plan/plan.json", "scores/scores.safetensors", "recover/diffusion_pytorch_model.safetensors"]
         for name in same:
             assert (run / name).read_bytes() == (calm / name).read_bytes(), name
         assert metrics(run)["quality"] == metrics(calm)["quality"]
@@ -94,14 +97,10 @@ def test_learning_goes_on_where_it_was_killed(model, calm, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_polite_stop_finishes_the_step_and_exits_75(model, calm, tmp_path, number):
-    from gencompress.cli import run_command
-    from tests.e2e.pipes import overrides
-
     run, said = tmp_path / "run", tmp_path / "said.txt"
 
     def work() -> None:
-        descriptor = os.open(said, os.O_WRONLY | os.O_CREAT)
-        os.dup2(descriptor, 2)
+        sys.stderr = open(said, "w", buffering=1)
         os._exit(run_command(["run", *overrides(model, run, *OPTIONS)]))
 
     child = in_child(work)

@@ -13,9 +13,9 @@ from gencompress.config import CRITERIA
 from gencompress.errors import ConfigError
 from gencompress.pipelines import ACTIONS, RECIPES
 from gencompress.run import launch, read_manifest
-from tests.e2e.pipes import MASKS, execute, metrics, save, stages_run
+from tests.e2e.pipes import MASKS, RECOVERY, execute, metrics, save, stages, stages_run
 
-STAGES = ["warm_start", "scores", "plan", "prune", "compensate", "eval", "export", "report"]
+STAGES = stages("choose")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def original(model, tmp_path_factory) -> Path:
-    return execute(model, tmp_path_factory.mktemp("run") / "run", *MASKS, "budget.keep=0.7")
+    return execute(model, tmp_path_factory.mktemp("run") / "run", *MASKS, *RECOVERY, "budget.keep=0.7")
 
 
 @pytest.fixture

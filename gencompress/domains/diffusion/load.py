@@ -66,8 +66,7 @@ def load_denoiser(folder: str | Path, dtype: torch.dtype | None = None) -> nn.Mo
     name = read_json(folder / "config.json").get("_class_name")
     if not _is_known(("", str(name))):
         raise ModelError(f"{folder / 'config.json'} is for a {name}; supported are {', '.join(FAMILIES)}")
-    with _explained(folder):
-        denoiser = _load(folder, str(name), dtype)
+    denoiser = _load(folder, str(name), dtype)
     check_finite(denoiser, str(folder))
     return denoiser
 
@@ -134,7 +133,8 @@ def _is_known(entry: tuple[str, str] | None) -> bool:
 def _load(folder: Path, kind: str, dtype: torch.dtype | None) -> nn.Module:
     """One denoiser; unlike in diffusers, a weight that is absent or left over is an error and not a warning."""
     cls: Any = getattr(pruned_classes if kind.startswith("Pruned") else diffusers, kind)
-    model, info = cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
+    with _explained(folder):
+        model, info = cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
     for key, verb in (("missing_keys", "lack"), ("unexpected_keys", "have")):
         if info[key]:
             first = ", ".join(sorted(info[key])[:3])
