@@ -51,7 +51,17 @@ def smallest(channels: int = 8) -> Any:
     return DDIMPipeline(unet, DDIMScheduler(clip_sample=False, prediction_type="v_prediction"))
 
 
-BUILDERS = {"smallest": smallest, **tiny.TINY}
+def deep_dit() -> Any:
+    """Three blocks, of which all but the first can go."""
+    pipe = tiny.tiny_dit()
+    config = {key: value for key, value in pipe.transformer.config.items() if not key.startswith("_")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pipe.register_modules(transformer=type(pipe.transformer).from_config({**config, "num_layers": 3}))
+    return pipe
+
+
+BUILDERS = {"smallest": smallest, "deep_dit": deep_dit, **tiny.TINY}
 
 
 def save(name: str, folder: Path) -> Path:

@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from gencompress.core.budget import Budget, solve
 from gencompress.core.cost import CostModel
 from gencompress.core.plan import Plan
+from gencompress.criteria.random import random_scores
 from gencompress.domains.diffusion.domain import Diffusion
 from gencompress.run import launch, read_manifest
 from tests.domains.diffusion.tiny import PROMPTS
-from tests.e2e.pipes import MASKS, RECOVERY, execute, metrics, prompts_file, save, stages, stages_run
+from tests.e2e.pipes import MASKS, RECOVERY, execute, metrics, overrides, prompts_file, save, stages, stages_run
 
 STAGES = {"ddpm": stages("recover"), "sd": stages("choose"), "dit": stages()}
 CALLS = {
@@ -241,6 +243,24 @@ def test_removing_everything_that_can_go_still_ends(smallest, tmp_path):
     found = metrics(execute(smallest, tmp_path / "run", *options))
     assert all(g["kept"] == 0 for g in found["groups"])
     assert found["pruned"]["params"] == found["budget"]["dense"] - found["budget"]["prunable"]
+
+
+def test_whole_blocks_go_and_those_behind_them_are_repaired(tmp_path):
+    """Layers behind a removed block have another name in the pruned model."""
+    model = save("deep_dit", tmp_path / "model")
+    fixed = ["domain.depth=true", "recipe=one_shot", "criterion=random", "budget.keep=0.5"]
+    dense = Diffusion.load(launch.compose(overrides(model, tmp_path / "run", *fixed))[0])
+    cost, ff = dense.cost("params"), dense.groups.by_name["transformer_blocks.2.ff"]
+    for seed in range(100):  # until chance removes the middle block and some hidden units of the last one
+        counts = solve(dense.groups, random_scores(dense.groups, seed), Budget(keep=0.5), cost).counts
+        if (counts["transformer_blocks.1"], counts["transformer_blocks.2"]) == (0, 1) and 0 < counts[ff.name] < ff.size:
+            break
+    path = execute(model, tmp_path / "run", *fixed, f"criterion.seed={seed}")
+    assert metrics(path)["pruned"]["params"] == metrics(path)["budget"]["reached"]
+    one, other = (load_file(path / s / "diffusion_pytorch_model.safetensors") for s in ("prune", "compensate"))
+    weight = "transformer_blocks.1.ff.net.2.weight"  # of the block that was the last one before
+    assert not any(name.startswith("transformer_blocks.2.") for name in one)
+    assert one[weight].shape[1] == counts[ff.name] and not torch.equal(one[weight], other[weight])
 
 
 def test_models_in_bf16_run(smallest, tmp_path):
