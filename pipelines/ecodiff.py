@@ -25,7 +25,7 @@ def ecodiff(run: Run) -> None:
 
     # the masks do not know that compensation follows: where the score they started from does better with it, take that
     if warm:
-        candidates = {"learned masks": scores, run.config.criterion.warm_start: warm}
+        candidates = {stages.LEARNED: scores, run.config.criterion.warm_start: warm}
         scores = run.stage("choose", stages.choose, dense, candidates, run.config, load=stages.read_scores)
 
     finish(run, dense, scores)

@@ -29,7 +29,8 @@ def finish(run: Run, dense: Diffusion, scores: Scores) -> None:
     if config.recover.name != "none":
         pruned = run.stage("recover", stages.recover, dense, pruned, config, load=dense.load_denoiser)
     curve = stages.read_curve(run.require("scores"), getattr(config.criterion, "updates", 1))
-    measured = run.stage("eval", evaluate, dense, pruned, plan, config, curve, command(config))
+    method = stages.method_of(run.path, config)
+    measured = run.stage("eval", evaluate, dense, pruned, plan, config, curve, method, command(config))
     run.stage("export", _export, pruned, plan, config, measured)
     run.stage("report", _report, run.path)
 

@@ -41,6 +41,7 @@ def evaluate(
     plan: Plan,
     config: Config,
     curve: dict[str, list[float]] | None,
+    method: str,
     command: str,
 ) -> None:
     """Measure `pruned` against `dense` and write metrics.json, dense/NN.png and pruned/NN.png."""
@@ -57,7 +58,7 @@ def evaluate(
     metrics: dict[str, Any] = {
         "schema": 1,
         "model": config.model.path,
-        "method": config.criterion.name,
+        "method": method,
         "budget": dict(plan.budget),
         "hardware": hardware_description(),
         "date": datetime.date.today().isoformat(),

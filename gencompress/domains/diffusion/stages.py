@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -86,6 +87,14 @@ def choose(ctx: StageContext, dense: Diffusion, candidates: Mapping[str, Scores]
     write_json(ctx.dir / "choice.json", {"chosen": best, "log_error": errors})
 
 
+def method_of(run: Path, config: options.Config) -> str:
+    """The criterion whose scores the plan was made from: that of `config`, or the one that `choose` preferred."""
+    path = run / "choose" / "choice.json"
+    chosen = json.loads(path.read_text())["chosen"] if path.exists() else LEARNED
+    return config.criterion.name if chosen == LEARNED else str(chosen)
+
+
+LEARNED = "learned masks"  # their name among the candidates of `choose`
 HELD_OUT = 100_000  # first calibration trajectory of `held_out_error`, far behind those that scores are made from
 
 
