@@ -18,6 +18,7 @@ from gencompress.core.cost import CostModel
 from gencompress.core.plan import Plan
 from gencompress.criteria.random import random_scores
 from gencompress.domains.diffusion.domain import Diffusion
+from gencompress.domains.diffusion.stages import LEARNED
 from gencompress.run import launch, read_manifest
 from tests.domains.diffusion.tiny import PROMPTS
 from tests.e2e.pipes import MASKS, RECOVERY, execute, metrics, overrides, prompts_file, save, stages, stages_run
@@ -104,7 +105,11 @@ def test_metrics_have_every_field(run):
     name, path, _ = run
     found = metrics(path)
     plan = Plan.load(path / "plan" / "plan.json")
-    assert found["schema"] == 1 and found["method"] == "ecodiff" and found["model"].endswith(f"/{name}")
+    chosen = (
+        json.loads((path / "choose" / "choice.json").read_text())["chosen"] if (path / "choose").exists() else LEARNED
+    )
+    assert found["schema"] == 1 and found["model"].endswith(f"/{name}")
+    assert found["method"] == ("ecodiff" if chosen == LEARNED else chosen)
     assert found["budget"] == plan.budget
     assert (found["seeds"], found["steps"], found["threads"]) == (3, 2, 1)
     assert found["scheduler"] == "DDIMScheduler" and found["hardware"] and len(found["date"]) == 10
