@@ -28,6 +28,14 @@ class DataError(GencompressError):
     """Prompts or images are missing or unreadable."""
 
 
+class FormatError(GencompressError, ValueError):
+    """A scene or camera file is truncated, malformed, oversized or of an unknown version; names the file and field."""
+
+
+class KernelError(GencompressError):
+    """A compiled kernel cannot be built or run on this machine; the message names the cure."""
+
+
 class BudgetError(GencompressError, ValueError):
     """The budget cannot be met; the message says the reachable range."""
 

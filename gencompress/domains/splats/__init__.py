@@ -1,0 +1,1 @@
+"""Gaussian splats: scored, pruned, merged, refined and exported without training images."""

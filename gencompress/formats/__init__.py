@@ -1,0 +1,1 @@
+"""Files of scenes and cameras: bounded readers, atomic writers, one convention in memory."""

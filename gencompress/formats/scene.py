@@ -1,0 +1,62 @@
+"""A scene of Gaussian splats in memory, in the one convention that every reader and writer converts to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+SH_C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi)): colour = 0.5 + SH_C0 * sh0
+
+
+@dataclass(frozen=True, eq=False)
+class SplatScene:
+    """N splats as they are trained: before activation, so that a trained .ply passes through unchanged.
+
+    Args:
+        means: centres [N, 3].
+        quats: rotations as wxyz [N, 4], not necessarily of unit length.
+        log_scales: natural logarithm of the standard deviations along the splat's own axes [N, 3].
+        logits: opacity before the logistic function [N].
+        sh0: constant coefficient of the colour [N, 3]; colour is ``0.5 + SH_C0 * sh0 + ...``.
+        sh_rest: higher spherical harmonics [N, K, 3], K = (degree + 1)^2 - 1 in {0, 3, 8, 15, 24}; may be a memory map.
+        extra: further columns of the file, by name, each [N].
+        antialiased: trained with the anti-aliased (Mip-Splatting) rasterizer.
+    """
+
+    means: Array
+    quats: Array
+    log_scales: Array
+    logits: Array
+    sh0: Array
+    sh_rest: Array
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    antialiased: bool = False
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the spherical harmonics, 0 to 4."""
+        return {0: 0, 3: 1, 8: 2, 15: 3, 24: 4}[self.sh_rest.shape[1]]
+
+    @property
+    def scales(self) -> Array:
+        """Standard deviations along the splat's own axes [N, 3]."""
+        return np.exp(self.log_scales)
+
+    @property
+    def opacities(self) -> Array:
+        """Opacities in (0, 1) [N]."""
+        return (1 / (1 + np.exp(-self.logits.astype(np.float64)))).astype(np.float32)
+
+    def take(self, index: NDArray[Any]) -> SplatScene:
+        """The splats at `index` (integers or a mask) as a new scene, further columns included."""
+        names = ("means", "quats", "log_scales", "logits", "sh0", "sh_rest")
+        parts = {name: np.ascontiguousarray(getattr(self, name)[index]) for name in names}
+        return replace(self, **parts, extra={name: column[index] for name, column in self.extra.items()})

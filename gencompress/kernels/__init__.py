@@ -1,0 +1,1 @@
+"""Rasterizers on CPU and CUDA behind one signature."""

@@ -1,0 +1,1 @@
+"""A scene in the browser: one offline page, a folder, or a local server."""
