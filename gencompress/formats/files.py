@@ -1,0 +1,95 @@
+"""Which module reads and writes which kind of scene file, chosen by the ending of the name alone."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gencompress.errors import FormatError, RunError, nearest
+from gencompress.formats.scene import SplatScene
+
+
+@dataclass(frozen=True)
+class SceneFormat:
+    """A kind of file: the functions are ``gencompress.formats.<module>.<read or write>``."""
+
+    module: str
+    read: str
+    write: str
+    sh_degree: int  # the highest that it holds; a writer leaves out what is above
+
+
+FORMATS = {
+    ".ply": SceneFormat("ply", "read_ply", "write_ply", 4),
+    ".compressed.ply": SceneFormat("ply", "read_ply", "write_compressed_ply", 3),
+}
+
+
+def scene_format(path: str | Path) -> tuple[str, SceneFormat]:
+    """The ending in `FORMATS` that belongs to a file name, and its format. FormatError names the nearest endings."""
+    name = Path(path).name.lower()
+    found = max((ending for ending in FORMATS if name.endswith(ending)), key=len, default=None)
+    if found is None:
+        ending = name[name.find(".") :] if "." in name else name
+        raise FormatError(f"{path}: {ending[:40]!r} is no kind of scene file: {nearest(ending, FORMATS)}")
+    return found, FORMATS[found]
+
+
+def read_scene(path: str | Path) -> SplatScene:
+    """The splats of a scene file of any kind in `FORMATS`.
+
+    NaN and infinite values are let through, for the filter to count and remove.
+
+    Raises:
+        FormatError: the file is missing, unreadable, malformed, empty, or holds no finite splat.
+    """
+    path = Path(path)
+    kind = scene_format(path)[1]
+    try:
+        scene = _function(kind.module, kind.read)(path)
+        _refuse_empty(path, scene)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise FormatError(f"{path}: does not fit into the memory of this machine") from error
+    return scene
+
+
+def write_scene(path: str | Path, scene: SplatScene, **options: Any) -> None:
+    """Write a scene as the kind of file that the ending of `path` names; `options` are those of its writer.
+
+    The file appears whole or not at all, and an old one stays until then.
+
+    Raises:
+        FormatError: the ending is unknown, or the scene is empty.
+        RunError: the folder is missing or not writable, or the disk is full.
+    """
+    path = Path(path)
+    kind = scene_format(path)[1]
+    if not len(scene):
+        raise FormatError(f"{path}: the scene has no splats, and a file without splats is none")
+    try:
+        _function(kind.module, kind.write)(path, scene, **options)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _function(module: str, name: str) -> Callable[..., Any]:
+    return getattr(importlib.import_module(f"gencompress.formats.{module}"), name)
+
+
+def _refuse_empty(path: Path, scene: SplatScene) -> None:
+    """FormatError if there is no splat of finite values."""
+    if not len(scene):
+        raise FormatError(f"{path}: the file has no splats")
+    for start in range(0, len(scene), 1 << 14):
+        part = slice(start, start + (1 << 14))
+        tables = (scene.means, scene.quats, scene.log_scales, scene.logits[:, None], scene.sh0)
+        if np.logical_and.reduce([np.isfinite(table[part]).all(1) for table in tables]).any():
+            return
+    raise FormatError(f"{path}: none of the {len(scene):,} splats is finite")

@@ -1,0 +1,156 @@
+"""Trained splats as a .ply, as 3D Gaussian Splatting (Kerbl et al. 2023) writes them, read and written in chunks.
+
+Any order and type of properties, and unknown columns are kept. The higher spherical harmonics of a large file stay
+in the file as a memory map: the other columns of ten million splats are 0.6 GB, the harmonics 1.8 GB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gencompress.errors import FormatError
+from gencompress.formats.compressed_ply import decode, is_compressed
+from gencompress.formats.ply_header import TYPE_NAMES, Header, map_tables, read_header
+from gencompress.formats.scene import Array, SplatScene
+from gencompress.run.atomic import write_file
+
+CHUNK = 1 << 14  # rows worked on at a time: 4 MB of splats with harmonics, which stays in the cache
+MAPPED_SH = 256 << 20  # bytes of harmonics above which they are left in the file
+ANTIALIASED = "SplatRenderMode: mip"  # the comment by which Brush and splat-transform tag such a scene
+_FIELDS = {
+    "means": ("x", "y", "z"),
+    "sh0": ("f_dc_0", "f_dc_1", "f_dc_2"),
+    "logits": ("opacity",),
+    "log_scales": ("scale_0", "scale_1", "scale_2"),
+    "quats": ("rot_0", "rot_1", "rot_2", "rot_3"),
+}
+_REST = {0: 0, 9: 1, 24: 2, 45: 3, 72: 4}  # number of f_rest columns -> degree
+_NORMALS = ("nx", "ny", "nz")
+
+
+def read_ply(path: Path) -> SplatScene:
+    """A plain or a PlayCanvas compressed .ply. FormatError names the file and the field at fault."""
+    header = read_header(path)
+    antialiased = ANTIALIASED in header.comments
+    if is_compressed(header):
+        return decode(path, header, antialiased)
+    rest = _check_columns(path, header)
+    rows = map_tables(path, header, {"vertex"})["vertex"]
+    names = [*(name for field in _FIELDS.values() for name in field), *rest]
+    scene = {field: np.empty((len(rows), len(columns)), np.float32) for field, columns in _FIELDS.items()}
+    others = [name for name in rows.dtype.names or () if name not in names]
+    extra = {name: np.empty(len(rows), rows.dtype[name].newbyteorder("=")) for name in others}
+    sh_rest = _mapped_rest(rows, rest)
+    copied = np.empty((len(rows), len(rest) // 3, 3), np.float32) if sh_rest is None else None
+    for part in _chunks(len(rows)):
+        chunk = np.array(rows[part])
+        for field, columns in _FIELDS.items():
+            scene[field][part] = _floats(chunk, columns)
+        for name in others:
+            extra[name][part] = chunk[name]
+        if copied is not None:
+            copied[part] = _floats(chunk, rest).reshape(len(chunk), 3, -1).transpose(0, 2, 1)
+    if all(name in extra and not extra[name].any() for name in _NORMALS):  # what trainers write for "no normals"
+        extra = {name: column for name, column in extra.items() if name not in _NORMALS}
+    logits = scene.pop("logits")[:, 0]
+    return SplatScene(
+        **scene, logits=logits, sh_rest=sh_rest if copied is None else copied, extra=extra, antialiased=antialiased
+    )
+
+
+def write_ply(path: Path, scene: SplatScene) -> None:
+    """Replace `path` by a binary little-endian .ply with the further columns of the scene, chunk by chunk."""
+    row = _row(scene)
+    size = len(scene) * row.itemsize
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            file.write(_header(scene, row))
+            _write_rows(file, scene, row)
+
+    write_file(path, write, needed=size)
+
+
+def _check_columns(path: Path, header: Header) -> list[str]:
+    """The names of the f_rest columns, after checking that all that a splat has is there."""
+    vertex = header.element("vertex")
+    names = {name for name, _ in vertex.columns} if vertex else set()
+    missing = [name for columns in _FIELDS.values() for name in columns if name not in names]
+    if missing:
+        raise FormatError(
+            f"{path}: not a file of Gaussian splats: element 'vertex' has no property {', '.join(missing[:4])}"
+        )
+    count = sum(name.startswith("f_rest_") for name in names)
+    rest = [f"f_rest_{index}" for index in range(count)]
+    if count not in _REST or not names.issuperset(rest):
+        raise FormatError(
+            f"{path}: {count} columns f_rest_* are no whole degree of spherical harmonics; valid are f_rest_0 up to "
+            f"{', '.join(str(valid - 1) for valid in _REST if valid)}, or none"
+        )
+    return rest
+
+
+def _mapped_rest(rows: NDArray[Any], rest: Sequence[str]) -> Array | None:
+    """The harmonics as a view of the mapped file, if they are many and stand there as consecutive floats."""
+    if len(rows) * len(rest) * 4 < MAPPED_SH or not isinstance(rows, np.memmap):
+        return None
+    fields = [(rows.dtype.fields or {})[name] for name in rest]
+    if any(field[0] != np.dtype("<f4") or field[1] != fields[0][1] + 4 * i for i, field in enumerate(fields)):
+        return None
+    block = np.ndarray(
+        (len(rows), 3, len(rest) // 3), "<f4", rows, fields[0][1], (rows.itemsize, 4 * (len(rest) // 3), 4)
+    )
+    return block.transpose(0, 2, 1)
+
+
+def _floats(chunk: NDArray[Any], names: Sequence[str]) -> Array:
+    """Columns of a chunk as [n, len(names)]: a view where they are consecutive floats in the file, else a copy."""
+    fields = [(chunk.dtype.fields or {})[name] for name in names]
+    if fields and all(field[0] == np.dtype("<f4") and field[1] == fields[0][1] + 4 * i for i, field in enumerate(fields)):
+        return np.ndarray((len(chunk), len(names)), "<f4", chunk, fields[0][1], (chunk.itemsize, 4))
+    columns = np.empty((len(chunk), len(names)), np.float32)
+    for index, name in enumerate(names):
+        columns[:, index] = chunk[name]
+    return columns
+
+
+def _row(scene: SplatScene) -> np.dtype[Any]:
+    rest = [f"f_rest_{index}" for index in range(3 * scene.sh_rest.shape[1])]
+    fields = _FIELDS
+    names = [*fields["means"], *fields["sh0"], *rest, *fields["logits"], *fields["log_scales"], *fields["quats"]]
+    extra = [(name, column.dtype.newbyteorder("<")) for name, column in scene.extra.items()]
+    return np.dtype([*((name, "<f4") for name in names), *extra])
+
+
+def _header(scene: SplatScene, row: np.dtype[Any]) -> bytes:
+    lines = ["ply", "format binary_little_endian 1.0"]
+    if scene.antialiased:
+        lines.append(f"comment {ANTIALIASED}")
+    lines.append(f"element vertex {len(scene)}")
+    lines += [f"property {TYPE_NAMES[row[name].str[1:]]} {name}" for name in row.names or ()]
+    return "\n".join([*lines, "end_header\n"]).encode()
+
+
+def _write_rows(file: IO[bytes], scene: SplatScene, row: np.dtype[Any]) -> None:
+    k = scene.sh_rest.shape[1]
+    for part in _chunks(len(scene)):
+        chunk = np.empty(part.stop - part.start, row)
+        floats = np.ndarray((len(chunk), 14 + 3 * k), "<f4", chunk, 0, (row.itemsize, 4))
+        floats[:, :3] = scene.means[part]
+        floats[:, 3:6] = scene.sh0[part]
+        floats[:, 6 : 6 + 3 * k].reshape(len(chunk), 3, k)[...] = scene.sh_rest[part].transpose(0, 2, 1)
+        floats[:, -8] = scene.logits[part]
+        floats[:, -7:-4] = scene.log_scales[part]
+        floats[:, -4:] = scene.quats[part]
+        for name, column in scene.extra.items():
+            chunk[name] = column[part]
+        file.write(chunk.data)
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    return (slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
