@@ -80,7 +80,7 @@ def _eval(arguments: list[str]) -> None:
 
     parsed = _parser("eval", "Measure a finished run again.").parse_args(arguments)
     with launch.reopen(parsed.run) as run:
-        launch.action("eval")(run)
+        launch.action("eval", run.config)(run)
 
 
 def _export(arguments: list[str]) -> None:
@@ -91,7 +91,7 @@ def _export(arguments: list[str]) -> None:
     parser.add_argument("--portable", action="store_true", help="self-contained, for users without gencompress")
     parsed = parser.parse_args(arguments)
     with launch.reopen(parsed.run) as run:
-        launch.action("export")(run, parsed.out, parsed.portable)
+        launch.action("export", run.config)(run, parsed.out, parsed.portable)
     print(parsed.out)
 
 
@@ -100,7 +100,7 @@ def _report(arguments: list[str]) -> None:
 
     parsed = _parser("report", "Write the report of a finished run again.").parse_args(arguments)
     with launch.reopen(parsed.run) as run:
-        path = launch.action("report")(run)
+        path = launch.action("report", run.config)(run)
     print(path)
 
 

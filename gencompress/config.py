@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gencompress.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from omegaconf.errors import OmegaConfBaseException
+
+
+FORMATS = ("ply", "compressed.ply", "splat", "spz", "sog", "glb", "html")  # of `export.formats`, each a file suffix
 
 
 def option(
@@ -25,12 +28,18 @@ def option(
     least: float | None = None,
     most: float | None = None,
     choices: tuple[str, ...] = (),
+    each: tuple[str, ...] = (),
     free: bool = False,
 ) -> Any:
-    """A dataclass field with its range. `free` marks an option that changes no result, so a resumed run may differ."""
-    about = {"meaning": meaning, "above": above, "least": least, "most": most, "choices": choices, "free": free}
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata=about)
+    """A dataclass field with its range.
+
+    `each` holds the choices for every item of a list. `free` marks an option that changes no result, so that a resumed
+    run may differ.
+    """
+    about: dict[str, Any] = {"meaning": meaning, "above": above, "least": least, "most": most}
+    about |= {"choices": choices, "each": each, "free": free}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=about)
     return field(default=default, metadata=about)
 
 
@@ -38,7 +47,7 @@ def option(
 class ModelConfig:
     """Which model, and how it is held."""
 
-    path: str = option("???", "local folder, hub id, or sample:NAME of the bundled samples")
+    path: str = option("", "local folder, hub id, or sample:NAME of the bundled samples")
     dtype: str = option("fp32", "weights of the model; masks are always fp32", choices=("fp32", "bf16", "fp16"))
     device: str = option("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
 
@@ -47,7 +56,7 @@ class ModelConfig:
 class DomainConfig:
     """Which kinds of groups of units may be removed."""
 
-    name: str = option("diffusion", "domain", choices=("diffusion",))
+    name: str = option("diffusion", "domain", choices=("diffusion", "splats"))
     heads: bool = option(True, "attention heads")
     ffn: bool = option(True, "hidden neurons of feed-forward layers")
     resnet: bool = option(True, "interior channels of ResNet blocks, in whole norm groups")
@@ -60,13 +69,14 @@ class DomainConfig:
 class RecipeConfig:
     """The sequence of stages."""
 
-    name: str = option("ecodiff", "a key of gencompress.pipelines.RECIPES")
+    name: str = option("ecodiff", "one of gencompress.pipelines.RECIPES of the domain")
 
 
 @dataclass
 class CriterionConfig:
-    """How a number per unit is found; one subclass per criterion."""
+    """How a number per unit is found; one subclass per criterion, which says for which domains it is."""
 
+    domains: ClassVar[tuple[str, ...]] = ("diffusion",)
     name: str = option("???", "criterion")
 
 
@@ -74,6 +84,7 @@ class CriterionConfig:
 class RandomCriterion(CriterionConfig):
     """Uniform random numbers: the floor that every criterion must beat."""
 
+    domains: ClassVar[tuple[str, ...]] = ("diffusion", "splats")
     name: str = "random"
     seed: int = option(0, "of the numbers", least=0)
 
@@ -137,12 +148,91 @@ class EcoDiffCriterion(CriterionConfig):
 
 
 @dataclass
-class BudgetConfig:
-    """How much may stay. Give `keep` or `target`."""
+class OpacityCriterion(CriterionConfig):
+    """Opacity of a splat."""
 
-    metric: str = option("params", "what is counted", choices=("params", "macs"))
+    domains: ClassVar[tuple[str, ...]] = ("splats",)
+    name: str = "opacity"
+
+
+@dataclass
+class OpacityVolumeCriterion(CriterionConfig):
+    """Opacity times volume."""
+
+    domains: ClassVar[tuple[str, ...]] = ("splats",)
+    name: str = "opacity_volume"
+
+
+@dataclass
+class LightGaussianCriterion(CriterionConfig):
+    """Pixels hit times opacity times a volume factor (LightGaussian, arXiv 2311.17245)."""
+
+    domains: ClassVar[tuple[str, ...]] = ("splats",)
+    name: str = "light_gaussian"
+
+
+@dataclass
+class BlendSumCriterion(CriterionConfig):
+    """Sum of the blend weights over all pixels of the rig (Mini-Splatting, arXiv 2403.14166)."""
+
+    domains: ClassVar[tuple[str, ...]] = ("splats",)
+    name: str = "blend_sum"
+
+
+@dataclass
+class BlendMaxCriterion(CriterionConfig):
+    """Largest blend weight in any pixel of the rig (RadSplat, arXiv 2403.13806)."""
+
+    domains: ClassVar[tuple[str, ...]] = ("splats",)
+    name: str = "blend_max"
+
+
+@dataclass
+class SensitivityCriterion(CriterionConfig):
+    """Log-determinant of the Gauss-Newton block of mean and scale (PUP 3D-GS, arXiv 2406.10219)."""
+
+    domains: ClassVar[tuple[str, ...]] = ("splats",)
+    name: str = "sensitivity"
+    probes: int = option(8, "random cotangents per view", least=1)
+    seed: int = option(0, "of the cotangents", least=0)
+
+
+@dataclass
+class SpectralCriterion(CriterionConfig):
+    """Graph high-pass response of the splats' attributes (SUNDAE, arXiv 2405.00676)."""
+
+    domains: ClassVar[tuple[str, ...]] = ("splats",)
+    name: str = "spectral"
+    mode: str = option(
+        "weighted",
+        "paper_strict: positions alone, highest and lowest responses; high_all: drawn by response; weighted: times the "
+        "leave-one-out error",
+        choices=("paper_strict", "high_all", "weighted"),
+    )
+    gamma: float = option(0.5, "part of the kept splats that are of high response", least=0, most=1)
+    neighbours: int = option(16, "of every splat in the graph", least=2, most=64)
+    seed: int = option(0, "of the draw", least=0)
+
+
+@dataclass
+class LeaveOneOutCriterion(CriterionConfig):
+    """Exact change of the rendered images when a splat goes, scored again on the survivors."""
+
+    domains: ClassVar[tuple[str, ...]] = ("splats",)
+    name: str = "leave_one_out"
+    ratio: float = option(0.84, "part of the splats that a round of scoring leaves; 0 scores once", least=0, most=0.99)
+    unseen: str = option("keep", "what becomes of splats that no view of the rig hits", choices=("keep", "prune"))
+
+
+@dataclass
+class BudgetConfig:
+    """How much may stay. Give one of `keep`, `target`, `max_mb` and `min_psnr`."""
+
+    metric: str = option("params", "what is counted", choices=("params", "macs", "units"))
     keep: float | None = option(None, "part of the metric that stays, in (0, 1]", above=0, most=1)
     target: int | None = option(None, "absolute value of the metric that stays", above=0)
+    max_mb: float | None = option(None, "size of the first file of export.formats in 10^6 bytes", above=0)
+    min_psnr: float | None = option(None, "PSNR in dB to the input's own renders, on views apart", above=0, most=100)
     scope: str = option("prunable", "what `keep` is a part of", choices=("prunable", "total"))
     round_to: int | None = option(None, "widths are multiples of this; null: what each group asks for", least=1)
     min_keep: int | None = option(None, "units that every group keeps; null: what each group asks for", least=0)
@@ -170,22 +260,56 @@ class CompensateConfig:
 
 
 @dataclass
-class RecoverConfig:
-    """Training after the removal; one subclass per method."""
+class RigConfig:
+    """The views that scores, refinement and figures of a scene are made with."""
 
-    name: str = option("none", "method", choices=("none", "distil"))
+    kind: str = option("auto", "orbit for objects, room for interiors", choices=("auto", "orbit", "room"))
+    cameras: str | None = option(None, "cameras.json, COLMAP folder or transforms.json; null takes those by the scene")
+    views: int = option(24, "views to score and refine on", least=1)
+    size: int = option(400, "pixels of the longer side of a view", least=16, most=4096)
+    fov_deg: float = option(45.0, "field of view of rigs that are made up", least=5, most=150)
+    up: str = option("auto", "direction of up in the scene", choices=("auto", "x", "-x", "y", "-y", "z", "-z"))
+    seed: int = option(0, "of the jitter of the views", least=0)
+
+
+@dataclass
+class MergeConfig:
+    """Pairs of splats replaced by one, where that costs less than deleting."""
+
+    pairs: bool = option(True, "merge at all")
+    neighbours: int = option(12, "candidates for the partner of every splat", least=1, most=64)
+
+
+@dataclass
+class RecoverConfig:
+    """Training after the removal; one subclass per method, which says for which domains it is."""
+
+    domains: ClassVar[tuple[str, ...]] = ("diffusion", "splats")
+    name: str = option("none", "method", choices=("none", "distil", "refine"))
 
 
 @dataclass
 class DistilRecover(RecoverConfig):
     """Distillation of the dense model's output and block features."""
 
+    domains: ClassVar[tuple[str, ...]] = ("diffusion",)
     name: str = "distil"
     steps: int = option(1000, "optimiser steps", least=1)
     lr: float = option(1e-4, "step size", above=0)
     batch: int = option(8, "samples per optimiser step", least=1)
     lora_rank: int = option(0, "rank of LoRA adapters, merged at the end; 0 trains all weights", least=0)
     ema: float = option(0.99, "decay of the moving average of the weights; 0 is without", least=0, most=0.99999)
+
+
+@dataclass
+class RefineRecover(RecoverConfig):
+    """Splats trained on renders of the input scene: colour, opacity and geometry, no photographs."""
+
+    domains: ClassVar[tuple[str, ...]] = ("splats",)
+    name: str = "refine"
+    steps: int = option(400, "optimiser steps, one view each", least=1)
+    lr: float = option(1.0, "factor on all step sizes", above=0)
+    ssim: float = option(0.2, "part of SSIM in the loss, beside the absolute error", least=0, most=1)
 
 
 @dataclass
@@ -200,9 +324,12 @@ class MetricsConfig:
 
 @dataclass
 class ExportConfig:
-    """The folder that diffusers opens."""
+    """What is written for users."""
 
     portable: bool = option(False, "self-contained component file, for users without gencompress")
+    formats: list[str] = option(  # noqa: RUF009
+        ["ply", "sog", "html"], "files of a scene, the first one is measured", each=FORMATS
+    )
 
 
 @dataclass
@@ -211,7 +338,7 @@ class RunConfig:
 
     dir: str | None = option(None, "run directory; null is named after the overrides, under runs/", free=True)
     seed: int = option(0, "of everything that no other seed governs", least=0)
-    threads: int = option(0, "CPU threads of torch; 0 leaves its own choice", least=0, free=True)
+    threads: int = option(0, "CPU threads of torch and numba; 0 leaves their own choice", least=0, free=True)
     quiet: bool = option(False, "say nothing but errors", free=True)
 
 
@@ -219,6 +346,7 @@ class RunConfig:
 class Config:
     """All options of a run."""
 
+    scene: str | None = option(None, "file of a scene of Gaussian splats, or sample:NAME of the bundled samples")
     model: ModelConfig = field(default_factory=ModelConfig)
     domain: DomainConfig = field(default_factory=DomainConfig)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
@@ -226,6 +354,8 @@ class Config:
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     denoise: DenoiseConfig = field(default_factory=DenoiseConfig)
     compensate: CompensateConfig = field(default_factory=CompensateConfig)
+    rig: RigConfig = field(default_factory=RigConfig)
+    merge: MergeConfig = field(default_factory=MergeConfig)
     recover: RecoverConfig = field(default_factory=RecoverConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
@@ -239,8 +369,25 @@ CRITERIA: dict[str, type[CriterionConfig]] = {
     "fisher": FisherCriterion,
     "gauss_newton": GaussNewtonCriterion,
     "ecodiff": EcoDiffCriterion,
+    "opacity": OpacityCriterion,
+    "opacity_volume": OpacityVolumeCriterion,
+    "light_gaussian": LightGaussianCriterion,
+    "blend_sum": BlendSumCriterion,
+    "blend_max": BlendMaxCriterion,
+    "sensitivity": SensitivityCriterion,
+    "spectral": SpectralCriterion,
+    "leave_one_out": LeaveOneOutCriterion,
 }
-RECOVERIES: dict[str, type[RecoverConfig]] = {"none": RecoverConfig, "distil": DistilRecover}
+RECOVERIES: dict[str, type[RecoverConfig]] = {
+    "none": RecoverConfig,
+    "distil": DistilRecover,
+    "refine": RefineRecover,
+}
+# options, or whole groups of them, that only one domain reads
+ONLY: dict[str, tuple[str, ...]] = {
+    "diffusion": ("model.path", "model.dtype", "domain", "denoise", "compensate", "metrics.images", "export.portable"),
+    "splats": ("scene", "rig", "merge", "budget.max_mb", "budget.min_psnr", "export.formats"),
+}
 
 
 def register() -> None:
@@ -285,10 +432,57 @@ def check(config: Config) -> None:
     """ConfigError for the first option out of its range, or in contradiction with another."""
     for name, about, value in _leaves(config):
         _check_value(name, about, value)
+    _check_domain(config)
+    if config.domain.name == "splats":
+        _check_splats(config)
+    else:
+        _check_diffusion(config)
+
+
+def _check_domain(config: Config) -> None:
+    """ConfigError for what belongs to another domain, which would go unused without a word."""
+    domain, defaults = config.domain.name, {name: value for name, _, value in _leaves(Config())}
+    for group, part in (("criterion", config.criterion), ("recover", config.recover)):
+        if domain not in part.domains:
+            table = CRITERIA if group == "criterion" else RECOVERIES
+            valid = ", ".join(name for name, kind in table.items() if domain in kind.domains)
+            raise ConfigError(f"{group}={part.name} is not for domain={domain}: valid are {valid}")
+    for other, names in ONLY.items():
+        for name, _, value in _leaves(config):
+            known = name in names or name.partition(".")[0] in names
+            if other != domain and known and name != "domain.name" and value != defaults[name]:
+                hint = "; +experiment=splat_prune prunes a scene" if other == "splats" else ""
+                raise ConfigError(f"{name}={value} is of domain={other}, and this run is of domain={domain}{hint}")
+
+
+def _check_diffusion(config: Config) -> None:
+    if not config.model.path:
+        raise ConfigError("option model.path is missing: give model.path=VALUE")
+    if config.budget.metric == "units":
+        raise ConfigError("budget.metric=units counts splats: a model has params or macs")
     if (config.budget.keep is None) == (config.budget.target is None):
         raise ConfigError("give one of budget.keep=PART and budget.target=AMOUNT, and set the other to null")
     if not any(getattr(config.domain, f.name) for f in fields(config.domain) if f.name != "name"):
         raise ConfigError("domain: every kind of group is switched off, so nothing can be removed")
+
+
+def _check_splats(config: Config) -> None:
+    if not config.scene:
+        raise ConfigError("option scene is missing: give scene=FILE")
+    if config.budget.metric != "units":
+        raise ConfigError(f"budget.metric={config.budget.metric} is of models: add budget=units, splats are counted")
+    ways = ("keep", "target", "max_mb", "min_psnr")
+    given = [name for name in ways if getattr(config.budget, name) is not None]
+    if len(given) != 1:
+        one = "one of budget.keep=PART, budget.target=COUNT, budget.max_mb=SIZE and budget.min_psnr=DB"
+        raise ConfigError(f"give {one}; given are {', '.join(given) or 'none'}")
+    formats = config.export.formats
+    if not formats or len(set(formats)) < len(formats):
+        raise ConfigError(f"export.formats={formats}: name one format or more, each once")
+    if formats[0] == "html":
+        raise ConfigError("export.formats: the first one is measured, and html is a page: name another one before it")
+    if config.budget.uniform or config.budget.scope != "prunable" or config.budget.round_to is not None:
+        raise ConfigError("budget.uniform, scope and round_to mean nothing for splats, which are all alike")
 
 
 def refuse_targets(options: Any, where: str = "") -> None:
@@ -336,6 +530,9 @@ def _check_value(name: str, about: Mapping[str, Any], value: Any) -> None:
     """ConfigError if one value is outside the range that its field states."""
     if value is None or isinstance(value, bool) or not about:
         return
+    for item in value if about["each"] else ():
+        if item not in about["each"]:
+            raise ConfigError(f"{name}: {item!r}: {nearest(str(item), about['each'])}")
     if about["choices"] and value not in about["choices"]:
         raise ConfigError(f"{name}={value!r}: {nearest(value, about['choices'])}")
     if not isinstance(value, int | float):

@@ -1,11 +1,11 @@
-"""From the name of a model to what `from_pretrained` takes."""
+"""From the name of a model or a scene to what readers take."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from gencompress.errors import ModelError, nearest
+from gencompress.errors import DataError, ModelError, nearest
 
 _SAMPLE = "sample:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -27,3 +27,17 @@ def locate(model: str) -> str:
         f"model.path={model!r} is no folder here, no hub id (owner/name) and no bundled sample: "
         f"{nearest(model, samples)}"
     )
+
+
+def locate_scene(scene: str) -> Path:
+    """The file or folder for `scene`: a path, or `sample:NAME`.
+
+    DataError or ConfigError, naming the nearest valid names, if it is neither.
+    """
+    from gencompress.scenes import path
+
+    if scene.startswith(_SAMPLE):
+        return path(scene.removeprefix(_SAMPLE))
+    if not Path(scene).exists():
+        raise DataError(f"scene={scene!r}: no such file")
+    return Path(scene)

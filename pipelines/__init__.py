@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-# name -> "module:function", imported only when it is asked for; the function takes the open `gencompress.run.Run`
-RECIPES: dict[str, str] = {
-    "ecodiff": "gencompress.pipelines.ecodiff:ecodiff",
-    "one_shot": "gencompress.pipelines.one_shot:one_shot",
+# domain -> name -> "module:function", imported only when it is asked for; the function takes the open
+# `gencompress.run.Run`
+RECIPES: dict[str, dict[str, str]] = {
+    "diffusion": {
+        "ecodiff": "gencompress.pipelines.ecodiff:ecodiff",
+        "one_shot": "gencompress.pipelines.one_shot:one_shot",
+    },
+    "splats": {
+        "splat_prune": "gencompress.pipelines.splat_prune:splat_prune",
+    },
 }
 
-# what `gencompress eval`, `export` and `report` call on a finished run: evaluate(run), export(run, out, portable),
-# report(run) -> path of the report
-ACTIONS: dict[str, str] = {
-    "eval": "gencompress.pipelines.actions:evaluate",
-    "export": "gencompress.pipelines.actions:export",
-    "report": "gencompress.pipelines.actions:report",
+# domain -> what `gencompress eval`, `export` and `report` call on a finished run: evaluate(run),
+# export(run, out, portable), report(run) -> path of the report
+ACTIONS: dict[str, dict[str, str]] = {
+    "diffusion": {
+        "eval": "gencompress.pipelines.actions:evaluate",
+        "export": "gencompress.pipelines.finish:export",
+        "report": "gencompress.pipelines.actions:report",
+    },
+    "splats": {
+        "eval": "gencompress.pipelines.actions:evaluate",
+        "export": "gencompress.pipelines.splat_prune:export",
+        "report": "gencompress.pipelines.actions:report",
+    },
 }

@@ -17,6 +17,7 @@ from gencompress.run import Run, StageContext
 from gencompress.run.settings import command
 
 Scores = dict[str, Tensor]
+_DENOISER_STAGES = ("recover", "compensate", "prune")  # the last one that a run has made is its result
 
 
 def finish(run: Run, dense: Diffusion, scores: Scores) -> None:
@@ -33,6 +34,15 @@ def finish(run: Run, dense: Diffusion, scores: Scores) -> None:
     measured = run.stage("eval", evaluate, dense, pruned, plan, config, curve, method, command(config))
     run.stage("export", _export, pruned, plan, config, measured)
     run.stage("report", _report, run.path)
+
+
+def export(run: Run, out: Path, portable: bool) -> None:
+    """Write the pruned pipeline of a finished run into `out`, self-contained if `portable`."""
+    run.config.export.portable = portable
+    last = next((name for name in _DENOISER_STAGES if (run.path / name).is_dir()), "prune")
+    denoiser, plan, measured = run.require(last), run.require("plan"), run.require("eval")
+    pruned = Diffusion.load(run.config).load_denoiser(denoiser)
+    publish(pruned, stages.read_plan(plan), run.config, measured, out)
 
 
 def _export(ctx: StageContext, pruned: Diffusion, plan: Plan, config: Config, measured: Path) -> None:

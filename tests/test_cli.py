@@ -221,7 +221,7 @@ def test_help_of_run_lists_every_option(capsys: pytest.CaptureFixture[str]) -> N
     shown = capsys.readouterr().out
     hidden = [n for n in option_names() if f"  {n}=" not in shown and n not in ("criterion.name", "recover.name")]
     assert hidden == []
-    assert "did you" not in shown and "criterion=  ecodiff  fisher" in shown
+    assert "did you mean" not in shown and "criterion=  blend_max  blend_sum  ecodiff  fisher" in shown
 
 
 def test_demo_prunes_twice_and_names_one_report(

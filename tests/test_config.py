@@ -31,10 +31,27 @@ def plain(**parts: Any) -> dict[str, Any]:
     return {**base, **parts}
 
 
-def test_saved_options_come_back_equal(tmp_path: Path) -> None:
-    for criterion in CRITERIA:
-        for recover in RECOVERIES:
-            config = build(plain(criterion={"name": criterion}, recover={"name": recover}))
+def splats(**parts: Any) -> dict[str, Any]:
+    """The same for a scene."""
+    base: dict[str, Any] = {
+        "scene": "scene.ply",
+        "domain": {"name": "splats"},
+        "recipe": {"name": "splat_prune"},
+        "criterion": {"name": "leave_one_out"},
+        "recover": {"name": "refine"},
+        "budget": {"metric": "units", "keep": 0.25},
+    }
+    return {**base, **parts}
+
+
+BASES = {"diffusion": plain, "splats": splats}
+
+
+@pytest.mark.parametrize("domain", BASES)
+def test_saved_options_come_back_equal(domain: str, tmp_path: Path) -> None:
+    for criterion in [name for name, kind in CRITERIA.items() if domain in kind.domains]:
+        for recover in [name for name, kind in RECOVERIES.items() if domain in kind.domains]:
+            config = build(BASES[domain](criterion={"name": criterion}, recover={"name": recover}))
             assert type(config.criterion) is CRITERIA[criterion] and type(config.recover) is RECOVERIES[recover]
             saved.save(tmp_path, config)
             assert build(saved.read(tmp_path)) == config
@@ -54,7 +71,7 @@ def test_keep_is_taken_exactly_in_its_range(keep: float) -> None:
     ("changed", "message"),
     [
         ({"criterion": {"name": "taylr"}}, r"criterion\.name='taylr': did you mean 'taylor'"),
-        ({"criterion": None}, r"criterion\.name='nothing': valid are 'ecodiff'"),
+        ({"criterion": None}, r"criterion\.name='nothing': valid are 'blend_max'"),
         ({"criterion": {"name": "random", "updates": 3}}, "RandomCriterion has no option 'updates'"),
         ({"recover": {"name": "distil", "steps": 0}}, r"recover\.steps=0 is outside \[1, inf\)"),
         ({"recover": {"name": "distil", "ema": 1.0}}, r"recover\.ema=1\.0 is outside"),
@@ -72,6 +89,41 @@ def test_wrong_options_are_named(changed: dict[str, Any], message: str) -> None:
         build(plain(**changed))
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"scene": None}, "option scene is missing: give scene=FILE"),
+        ({"criterion": {"name": "taylor"}}, "criterion=taylor is not for domain=splats: valid are random, opacity"),
+        ({"recover": {"name": "distil"}}, "recover=distil is not for domain=splats: valid are none, refine"),
+        ({"denoise": {"steps": 3}}, "denoise.steps=3 is of domain=diffusion, and this run is of domain=splats"),
+        ({"model": {"path": "org/model"}}, "model.path=org/model is of domain=diffusion"),
+        ({"domain": {"name": "splats", "heads": False}}, "domain.heads=False is of domain=diffusion"),
+        ({"budget": {"keep": 0.5}}, "budget.metric=params is of models: add budget=units"),
+        ({"budget": {"metric": "units"}}, "budget.min_psnr=DB; given are none"),
+        ({"budget": {"metric": "units", "keep": 0.5, "max_mb": 8}}, "given are keep, max_mb"),
+        ({"budget": {"metric": "units", "keep": 0.5, "uniform": True}}, "budget.uniform.* mean nothing for splats"),
+        ({"export": {"formats": ["plly"]}}, "export.formats: 'plly': did you mean 'ply'"),
+        ({"export": {"formats": []}}, "name one format or more"),
+        ({"export": {"formats": ["ply", "ply"]}}, "each once"),
+        ({"export": {"formats": ["html", "ply"]}}, "the first one is measured, and html is a page"),
+        ({"rig": {"up": "north"}}, "rig.up='north': "),
+        ({"criterion": {"name": "spectral", "neighbours": 1}}, r"criterion\.neighbours=1 is outside \[2, 64\]"),
+    ],
+)
+def test_wrong_options_of_a_scene_are_named(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(splats(**changed))
+
+
+def test_options_of_a_scene_are_refused_for_models() -> None:
+    message = r"is of domain=splats, and this run is of domain=diffusion; \+experiment"
+    for changed in ({"scene": "a.ply"}, {"budget": {"keep": None, "max_mb": 8.0}}, {"rig": {"views": 3}}):
+        with pytest.raises(ConfigError, match=message):
+            build(plain(**changed))
+    with pytest.raises(ConfigError, match=r"budget\.metric=units counts splats"):
+        build(plain(budget={"keep": 0.5, "metric": "units"}))
+
+
 def test_nothing_to_remove_is_refused() -> None:
     off = {f.name: False for f in fields(options.DomainConfig) if f.name != "name"}
     with pytest.raises(ConfigError, match="every kind of group is switched off"):
@@ -85,15 +137,26 @@ def test_targets_are_refused_however_deep(bad: Any) -> None:
     refuse_targets({"target": "_target_", "x": [{"y": 1}]})
 
 
+def composed_with(choice: str) -> Config:
+    """The options with `choice` of a group, in the first domain that takes it."""
+    scene = ["+experiment=splat_prune", f"scene={CONF}", "budget.keep=0.5"]
+    try:
+        return launch.compose(["model.path=org/model", choice])[0]
+    except ConfigError as error:
+        assert "domain" in str(error) or "units" in str(error), error
+        return launch.compose([*scene, choice])[0]
+
+
 def test_every_yaml_composes_and_no_file_restates_a_default() -> None:
     experiments = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
     assert experiments
+    needed = {"splat_prune": [f"scene={CONF}", "budget.keep=0.5"]}
     for name in experiments:
-        config, _ = launch.compose([f"+experiment={name}"])
+        config, _ = launch.compose([f"+experiment={name}", *needed.get(name, [])])
         assert isinstance(config, Config)
     for group in ("criterion", "recover", "budget", "metrics", "recipe"):
         for file in sorted((CONF / group).glob("*.yaml")):
-            config, _ = launch.compose(["model.path=org/model", f"{group}={file.stem}"])
+            config = composed_with(f"{group}={file.stem}")
             part = getattr(config, group)
             written = {
                 k: v for k, v in (yaml.safe_load(file.read_text()) or {}).items() if k not in ("defaults", "name")
@@ -132,6 +195,13 @@ def test_the_folder_is_named_after_the_overrides(overrides: str, name: str) -> N
 def test_long_names_are_cut_and_stay_distinct() -> None:
     first, second = (launch._run_name("model.path=" + "x" * 200 + end) for end in "ab")
     assert first != second and len(first) < 140
+
+
+def test_the_command_of_a_scene_makes_the_same_options() -> None:
+    config = build(splats(scene="x", budget={"metric": "units", "max_mb": 2.5}, rig={"up": "-y"}))
+    config.scene, config.export.formats, config.criterion = str(CONF), ["ply", "spz"], options.SpectralCriterion()
+    words = shlex.split(saved.command(config))
+    assert launch.compose(words[2:])[0] == config
 
 
 def test_the_command_in_the_report_makes_the_same_options() -> None:

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gencompress.config import Config, build, register
 from gencompress.errors import ConfigError, Interrupted, nearest
-from gencompress.hub import locate
+from gencompress.hub import locate, locate_scene
 from gencompress.run import settings, usage
 from gencompress.run.directory import Run
 from gencompress.run.mistakes import typed_errors
@@ -72,7 +72,7 @@ def execute(config: Config, path: Path) -> None:
     """Run or resume a recipe in a run directory."""
     set_threads(config.run.threads)
     with Run.open(path, config) as run:
-        recipe(config.recipe.name)(run)
+        recipe(config)(run)
         run.say(f"finished: {path}")
 
 
@@ -89,25 +89,29 @@ def load(name: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), function)
 
 
-def recipe(name: str) -> Callable[[Run], None]:
-    """The recipe called `name`, imported now. ConfigError with the nearest names if there is none."""
-    return load(_recipe(name))
+def recipe(config: Config) -> Callable[[Run], None]:
+    """The recipe that `config` names, imported now. ConfigError with the nearest names if there is none."""
+    return load(_recipe(config.recipe.name, config.domain.name))
 
 
-def action(name: str) -> Callable[..., Any]:
-    """The function behind `gencompress eval`, `export` or `report`."""
+def action(name: str, config: Config) -> Callable[..., Any]:
+    """The function behind `gencompress eval`, `export` or `report` for runs of the domain of `config`."""
     from gencompress.pipelines import ACTIONS
 
-    return load(ACTIONS[name])
+    return load(ACTIONS[config.domain.name][name])
 
 
 def set_threads(threads: int) -> None:
-    """Let torch and its libraries use that many CPU threads, whether they are imported already or later."""
+    """Let torch, numba and their libraries use that many CPU threads, whether they are imported already or later."""
     if threads == 0:
         return
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[variable] = str(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
+    if "numba" in sys.modules:
+        numba = sys.modules["numba"]
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -127,18 +131,24 @@ def _checked(composed: DictConfig) -> Config:
     plain = OmegaConf.to_container(OmegaConf.create(options), resolve=True)
     assert isinstance(plain, dict)
     config = build({str(key): value for key, value in plain.items()})
-    _recipe(config.recipe.name)
-    locate(config.model.path)
+    _recipe(config.recipe.name, config.domain.name)
+    if config.domain.name == "splats":
+        locate_scene(str(config.scene))
+    else:
+        locate(config.model.path)
     return config
 
 
-def _recipe(name: str) -> str:
-    """Where a recipe is. ConfigError with the nearest names if there is none of that name."""
+def _recipe(name: str, domain: str) -> str:
+    """Where a recipe is. ConfigError with the nearest names if the domain has none of that name."""
     from gencompress.pipelines import RECIPES
 
-    if name not in RECIPES:
-        raise ConfigError(f"recipe.name={name!r}: {nearest(name, RECIPES)}")
-    return RECIPES[name]
+    recipes = RECIPES[domain]
+    if name in recipes:
+        return recipes[name]
+    other = next((d for d in RECIPES if name in RECIPES[d]), None)
+    hint = nearest(name, recipes) if other is None else f"it is of domain={other}, and this run is of domain={domain}"
+    raise ConfigError(f"recipe.name={name!r}: {hint}")
 
 
 def _each_value_once(overrides: list[str]) -> Iterator[list[str]]:

@@ -69,6 +69,9 @@ def command(config: Any) -> str:
     words, defaults = ["gencompress run"], type(config)()
     for field in fields(config):
         part, default = getattr(config, field.name), getattr(defaults, field.name)
+        if part is None or isinstance(part, str):  # an option that is in no group
+            words += [f"{field.name}={_word(part)}"] if part != default else []
+            continue
         if type(part) is not type(default):  # a config group: the class was chosen by name
             words.append(f"{field.name}={part.name}")
             default = type(part)()
@@ -80,13 +83,15 @@ def command(config: Any) -> str:
             for key, value in changed.items()
             if (field.name, key) != ("run", "dir")
         ]
-        if field.name == "recipe" and part != default:
+        if field.name in ("domain", "recipe") and part.name != default.name:
             words.append(f"{field.name}={part.name}")
     return " ".join(words)
 
 
 def _word(value: Any) -> str:
     """A value in Hydra's grammar, quoted for the shell where needed."""
+    if isinstance(value, list):
+        return shlex.quote(f"[{','.join(map(str, value))}]")
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     plain = re.fullmatch(r"[\w./:+-]+", text)
     return text if plain else shlex.quote("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'")

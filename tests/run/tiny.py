@@ -45,8 +45,8 @@ def report(run: Run) -> Path:
 
 def install(folder: Path) -> dict[str, str]:
     """The environment of a child in which the recipe is called `tiny` and the actions are those above."""
-    lines = ["import gencompress.pipelines as p", f"p.RECIPES['tiny'] = '{__name__}:recipe'"]
+    lines = ["import gencompress.pipelines as p", f"p.RECIPES['diffusion']['tiny'] = '{__name__}:recipe'"]
     actions = {"eval": "evaluate", "export": "export", "report": "report"}
-    lines += [f"p.ACTIONS['{name}'] = '{__name__}:{function}'" for name, function in actions.items()]
+    lines += [f"p.ACTIONS['diffusion']['{name}'] = '{__name__}:{function}'" for name, function in actions.items()]
     (folder / "sitecustomize.py").write_text("\n".join(lines) + "\n")
     return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,7 +37,7 @@ _CURVE = "curve.safetensors"
 
 def budget_of(config: options.Config) -> Budget:
     """The budget that the options ask for."""
-    return Budget(**vars(config.budget))
+    return Budget(**{f.name: getattr(config.budget, f.name) for f in fields(Budget)})
 
 
 def require_reachable(dense: Diffusion, config: options.Config) -> None:
