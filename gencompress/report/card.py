@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +13,11 @@ from markupsafe import Markup
 from gencompress import __version__
 from gencompress.report import charts, figures
 from gencompress.report.data import RunData, dig, numbers
+from gencompress.report.escape import markdown, printable, yaml_string
 from gencompress.report.html import template_text
 from gencompress.report.tables import budget_reached, protocol
 
 Task = Literal["text-to-image", "unconditional-image-generation"]
-
-_MARKDOWN = re.compile(r"([\\`*_\[\]#|~$])")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
 
 
 def model_card(
@@ -76,22 +73,22 @@ def model_card(
 def _front_matter(run: RunData, name: str, task: Task, base_model: str | None, license_id: str | None) -> str:
     """YAML between the two rules. Every string is a JSON string, which YAML reads as what it is."""
     lines = ["library_name: diffusers", f"pipeline_tag: {task}"]
-    lines += [f"license: {_quoted(license_id)}"] if license_id else []
-    lines += [f"base_model: {_quoted(base_model)}"] if base_model else []
+    lines += [f"license: {yaml_string(license_id)}"] if license_id else []
+    lines += [f"base_model: {yaml_string(base_model)}"] if base_model else []
     lines += ["tags:", "- pruned", "- gencompress"]
     method = run.text("method")
-    lines += [f"- {_quoted(method)}"] if method else []
+    lines += [f"- {yaml_string(method)}"] if method else []
     measured = [
         (kind, label, value)
         for kind, label in (("psnr", "PSNR to the dense pipeline, dB"), ("ssim", "SSIM to the dense pipeline"))
         if (value := run.number("quality", "psnr_db" if kind == "psnr" else kind, "mean")) is not None
     ]
     if measured:
-        lines += ["model-index:", f"- name: {_quoted(name)}", "  results:", "  - task:", f"      type: {task}"]
+        lines += ["model-index:", f"- name: {yaml_string(name)}", "  results:", "  - task:", f"      type: {task}"]
         lines += ["    dataset:", "      type: generated", "      name: pictures of the dense pipeline at equal seeds"]
         lines += ["    metrics:"]
         for kind, label, value in measured:
-            lines += [f"    - type: {kind}", f"      name: {_quoted(label)}", f"      value: {value:.4f}"]
+            lines += [f"    - type: {kind}", f"      name: {yaml_string(label)}", f"      value: {value:.4f}"]
     return "\n".join(lines)
 
 
@@ -150,30 +147,17 @@ def _worst(run: RunData) -> str | None:
     return figures.fixed(min(values), 1, "dB") if values else None
 
 
-def _quoted(text: str) -> str:
-    """A YAML scalar that holds exactly this text, less control characters."""
-    return json.dumps(_CONTROL.sub("", text), ensure_ascii=False)
-
-
 def _fenced(text: str | None) -> Markup | None:
     """A code block that its content cannot end."""
     if text is None:
         return None
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return Markup(f"{fence}sh\n{_CONTROL.sub('', text).strip()}\n{fence}")
-
-
-def _markdown(value: object) -> object:
-    """What every expression of the template goes through: text becomes one line without markup."""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    line = " ".join(_CONTROL.sub("", value).split())
-    return _MARKDOWN.sub(r"\\\1", line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+    return Markup(f"{fence}sh\n{printable(text).strip()}\n{fence}")
 
 
 def _environment() -> Environment:
     return Environment(
-        loader=FunctionLoader(template_text), undefined=StrictUndefined, finalize=_markdown,
+        loader=FunctionLoader(template_text), undefined=StrictUndefined, finalize=markdown,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip

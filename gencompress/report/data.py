@@ -15,6 +15,7 @@ from gencompress.run.manifest import read_manifest
 
 SCHEMA = 1
 FILE = Path("eval", "metrics.json")
+_LARGEST = 64 * 10**6  # bytes; a million values per image are a third of this
 METHODS = {
     "ecodiff": "EcoDiff (learned masks)",
     "fisher": "gate Fisher score",
@@ -91,10 +92,12 @@ def load_runs(folders: Sequence[Path]) -> list[RunData]:
 def load_metrics(path: Path) -> dict[str, Any]:
     """The content of a metrics.json of the schema that this version reads; `RunError` if absent, `DataError` if bad."""
     try:
+        if path.stat().st_size > _LARGEST:
+            raise DataError(f"{path}: {path.stat().st_size:,} bytes are too many, {_LARGEST:,} are read")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunError(f"{path}: not there; finish the run with `gencompress run`, or measure it again") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable JSON: {error}") from error
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
         found = value.get("schema") if isinstance(value, dict) else type(value).__name__
@@ -117,9 +120,12 @@ def dig(value: object, *keys: str) -> object:
 def number(value: object, *keys: str) -> float | None:
     """The finite number at a path of keys, or None."""
     found = dig(value, *keys)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+    if isinstance(found, bool) or not isinstance(found, int | float):
         return None
-    return found
+    try:
+        return found if math.isfinite(found) else None
+    except OverflowError:  # an integer of hundreds of digits
+        return None
 
 
 def numbers(value: object) -> list[float | None]:
