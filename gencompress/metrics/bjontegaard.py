@@ -1,7 +1,8 @@
 """Bjontegaard deltas: how much rate one method saves at equal quality, and how much quality it wins at equal rate.
 
 G. Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33 (2001), with the piecewise cubic
-interpolation (PCHIP) that replaced the cubic fit (VCEG-AL22, 2009): it goes through the points and does not overshoot.
+interpolation (PCHIP) of today's video test conditions: unlike one cubic fit, it goes through the points and does not
+overshoot.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import pytest
 from gencompress.errors import DataError
 from gencompress.metrics import RateQuality, bd_quality, bd_rate
 
-# The example of VCEG-M33's spreadsheet, in kbit/s and dB.
+# Two curves of a video coder, in kbit/s and dB.
 FIRST = RateQuality([686.76, 309.58, 157.11, 85.95], [40.28, 37.18, 34.24, 31.42])
 SECOND = RateQuality([893.34, 407.80, 204.93, 112.75], [40.39, 37.21, 34.17, 31.24])
 
