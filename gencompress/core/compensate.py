@@ -56,7 +56,7 @@ def compensate_(
     """Refit `modules` of `pruned` in place.
 
     Args:
-        pruned: model after removal; its Linear and Conv2d layers named by `modules` are changed.
+        pruned: model after removal; its Linear and Conv2d layers (grouped ones too) named by `modules` are changed.
         dense: the model before removal.
         modules: paths of the layers to refit in the dense model, with the outputs that they keep (`consumers`).
         forwards: each calls the model that it is given on one calibration batch; the same batch for both models.
@@ -141,7 +141,9 @@ def _hooked(model: nn.Module, names: Iterable[str], react: Callable[[str, Any, A
 
 @dataclass
 class _Moments:
-    """Second moments of a layer's inputs [D, D] and of its wanted outputs with them [out, D]; the last input is 1."""
+    """Second moments of a layer's inputs [G, D, D] and of its wanted outputs with them [G, out / G, D]; the last input
+    of a group is 1. G is the layer's own number of groups, 1 but for grouped convolutions: they are fitted one by one.
+    """
 
     layer: nn.Module
 
@@ -151,11 +153,12 @@ class _Moments:
         self.energy = 0.0
 
     def add_(self, x: Tensor, y: Tensor, outputs: Tensor | None) -> None:
-        rows, wanted = _design(self.layer, x), _rows(self.layer, y)
+        wanted = _rows(self.layer, y)
         if outputs is not None:
             wanted = wanted[:, outputs.to(wanted.device)]
-        rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
-        gram, cross = (rows.T @ rows).double(), (wanted.T @ rows).double()
+        rows, wanted = _by_group(self.layer, _design(self.layer, x)), _by_group(self.layer, wanted)
+        rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], dim=2)
+        gram, cross = (rows.mT @ rows).double(), (wanted.mT @ rows).double()
         self.gram = gram if self.gram is None else self.gram + gram
         self.cross = cross if self.cross is None else self.cross + cross
         self.energy += float(wanted.double().square().sum())
@@ -164,28 +167,34 @@ class _Moments:
         assert self.gram is not None and self.cross is not None
         weight, bias = self.layer.weight, self.layer.bias
         assert isinstance(weight, Tensor)
-        old = _matrix(weight, bias)
-        ridge = (damping * self.gram.diagonal()[:-1].mean()).clamp_min(1e-30)  # inputs may be zero throughout
-        if not bool(torch.isfinite(ridge)):
+        old = _matrix(weight, bias, len(self.gram))
+        power = self.gram.diagonal(dim1=1, dim2=2)
+        ridge = (damping * power[:, :-1].mean(1, keepdim=True)).clamp_min(1e-30)  # inputs may be zero throughout
+        if not bool(torch.isfinite(ridge).all()):
             raise NumericsError(f"activations at {name!r} hold NaN or infinity")
-        damped = self.gram + ridge * torch.eye(len(self.gram), dtype=self.gram.dtype, device=self.gram.device)
+        damped = self.gram + torch.diag_embed(ridge.expand_as(power))
         residual = self.cross - old @ self.gram
         if bias is None:
-            damped, residual = damped[:-1, :-1], residual[:, :-1]
-        update = torch.linalg.solve(damped, residual.T).T
+            damped, residual = damped[:, :-1, :-1], residual[..., :-1]
         new = old.clone()
-        new[:, : update.shape[1]] += update
-        weight.copy_(new[:, :-1].reshape(weight.shape))
+        new[..., : residual.shape[2]] += torch.linalg.solve(damped, residual.mT).mT
+        weight.copy_(new[..., :-1].reshape(weight.shape))
         if isinstance(bias, Tensor):
-            bias.copy_(new[:, -1])
+            bias.copy_(new[..., -1].flatten())
         left = self.energy - 2 * (new * self.cross).sum() + ((new @ self.gram) * new).sum()
         return float((left / max(self.energy, 1e-30)).clamp_min(0).sqrt())
 
 
-def _matrix(weight: Tensor, bias: object) -> Tensor:
-    """Weight and bias as one matrix [out, D + 1], fp64."""
+def _matrix(weight: Tensor, bias: object, groups: int) -> Tensor:
+    """Weight and bias as one matrix per group [G, out / G, D + 1], fp64."""
     last = bias.double() if isinstance(bias, Tensor) else weight.new_zeros(len(weight)).double()
-    return torch.cat([weight.double().reshape(len(weight), -1), last[:, None]], dim=1)
+    return torch.cat([weight.double().reshape(len(weight), -1), last[:, None]], dim=1).unflatten(0, (groups, -1))
+
+
+def _by_group(layer: nn.Module, rows: Tensor) -> Tensor:
+    """Rows [positions, features] of the layer's inputs or outputs as [G, positions, features / G]."""
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    return rows.unflatten(1, (groups, -1)).transpose(0, 1)
 
 
 def _design(layer: nn.Module, x: Tensor) -> Tensor:

@@ -378,6 +378,90 @@ def test_layers_behind_removed_blocks_are_found_under_their_new_names():
     assert after < 0.9 * before
 
 
+class Grouped(nn.Module):
+    """Convolutions of which the second one is fitted to changed inputs and the third one, in groups, loses units.
+
+    A unit of the last gap is one channel of every group of the third convolution, or a whole group where it is
+    depthwise.
+    """
+
+    def __init__(self, groups: int, bias: bool = True):
+        super().__init__()
+        self.a = nn.Conv2d(3, CHANNELS, 3, padding=1)
+        self.b = nn.Conv2d(CHANNELS, CHANNELS, 1)
+        self.c = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, stride=2, groups=groups, bias=bias)
+
+    def features(self, x: Tensor) -> Tensor:
+        return F.silu(self.b(F.relu(self.a(x))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.features(x))
+
+    def groups(self) -> Groups:
+        between = (Slice("a.weight", 0), Slice("a.bias", 0), Slice("b.weight", 1))
+        first = Group("ab", "resnet", CHANNELS, between, (Site("b", dim=1),))
+        groups, names = self.c.groups, dict(self.named_parameters())
+        size = self.c.weight.shape[1]
+        halves = {"repeat": groups, "pitch": size} if size > 1 else {}
+        slices = [Slice("b.weight", 0, **halves), Slice("b.bias", 0, **halves)]
+        slices += [Slice("c.weight", 1)] if halves else [Slice(n, 0) for n in ("c.weight", "c.bias") if n in names]
+        attrs = (Attr("c", "in_channels", groups if halves else 1), *(() if halves else (Attr("c", "groups", 1),)))
+        last = Group("bc", "resnet", size if halves else CHANNELS, tuple(slices), (Site("c", dim=1, **halves),), attrs)
+        return Groups((first, last))
+
+    def inputs(self, seed: int) -> Tensor:
+        return torch.randn(6, 3, 9, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def ridge_regression(rows: Tensor, targets: Tensor, start: Tensor, damping: float, bias: bool) -> tuple[Tensor, float]:
+    """The minimum of ``|rows' w - targets|^2 + damping * mean(rows^2) |w - start|^2`` and its first term there."""
+    ridge = (damping * rows.square().sum(0).mean()).sqrt()
+    design = torch.cat([rows, rows.new_ones(len(rows), 1)], 1) if bias else rows
+    damped = torch.cat([design, ridge * torch.eye(design.shape[1])])
+    solution = torch.linalg.lstsq(damped, torch.cat([targets, ridge * start])).solution
+    return solution, float((design @ solution - targets).square().sum())
+
+
+def matrix_of(layer: nn.Conv2d, part: slice) -> Tensor:
+    """Weights, and the bias if there is one, of some outputs: [inputs, outputs]."""
+    biases = [] if layer.bias is None else [layer.bias[part, None]]
+    return torch.cat([layer.weight[part].flatten(1), *biases], 1).T.double()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("groups", "kept"), [(1, [0, 2, 3, 5]), (2, [0, 2]), (3, [1]), (CHANNELS, [0, 2, 3, 5])])
+def test_a_convolution_in_groups_is_one_least_squares_problem_per_group(groups, kept, bias):
+    net, damping = Grouped(groups, bias), 1e-2
+    pruned, plain, errors = repaired(net, {"ab": [0, 1, 4], "bc": kept}, damping, packages=2)
+    depthwise = groups == CHANNELS
+    assert pruned.c.groups == (len(kept) if depthwise else groups)
+    x = torch.cat([net.inputs(seed) for seed in (1, 2, 3)])
+    given, wanted = pruned.features(x), net(x)[:, kept] if depthwise else net(x)
+    left = 0.0
+    for part in range(pruned.c.groups):
+        ins, outs = (slice(part * n, (part + 1) * n) for n in (t.shape[1] // pruned.c.groups for t in (given, wanted)))
+        rows = F.unfold(given[:, ins], 3, padding=1, stride=2).mT.flatten(0, 1).double()
+        targets = wanted[:, outs].movedim(1, -1).flatten(0, 2).double()
+        solution, error = ridge_regression(rows, targets, matrix_of(plain.c, outs), damping, bias)
+        assert torch.allclose(matrix_of(pruned.c, outs), solution, atol=1e-4)
+        left += error
+    energy = float(wanted.double().square().sum())
+    assert errors["c"] == pytest.approx((left / energy) ** 0.5, rel=1e-3)
+    assert (pruned.c(given) - wanted).norm() < (plain.c(given) - wanted).norm()
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_convolution_in_groups_absorbs_dependent_channels_of_every_group(groups):
+    net = Grouped(groups)
+    size = CHANNELS // groups
+    for part in range(groups):
+        make_redundant_(net.b, part * size, {part * size + 2: 1.0})  # twice the same channel
+    pruned, plain, errors = repaired(net, {"bc": list(range(1, size))})
+    assert distance(plain, net, 9) > 0.05
+    assert distance(pruned, net, 9) < 1e-3 and errors["c"] < 1e-3
+
+
 def test_heads_are_consumed_in_blocks():
     """Attention heads own runs of channels; the projection behind them is refitted."""
 
