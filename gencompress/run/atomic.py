@@ -61,13 +61,28 @@ def write_file(path: Path, write: Callable[[Path], object], needed: int | None =
         temporary.unlink(missing_ok=True)
 
 
+def refuse_occupied(path: Path) -> None:
+    """RunError if something already stands at `path` (an empty folder does not count)."""
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists() or path.is_symlink():
+        raise RunError(f"{path} already exists: name another folder, or remove this one first")
+
+
 @contextmanager
-def write_dir(path: Path) -> Iterator[Path]:
+def write_dir(path: Path, *, refuse: Callable[[Path], None] = refuse_occupied, durable: bool = True) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes `path` when the block ends without an error.
 
-    RunError if `path` exists and is not an empty folder: nothing of the user's is ever overwritten.
+    Args:
+        path: the folder to make.
+        refuse: raises where what stands at `path` must stay; what it lets pass is replaced. By default nothing is.
+        durable: flush every file to the disk; without, a power cut may spoil what was just written. For many small
+            files that can be made again at once.
+
+    Raises:
+        RunError: `refuse` says so, or the disk is full.
     """
-    refuse_occupied(path)
+    refuse(path)
     temporary = _temporary(path)
     with explain_disk_full(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,17 +90,14 @@ def write_dir(path: Path) -> Iterator[Path]:
     try:
         with explain_disk_full(path):
             yield temporary
-            commit_dir(temporary, path)
+            refuse(path)  # once more: it may have been filled meanwhile
+            remove_dir(path)
+            if durable:
+                commit_dir(temporary, path)
+            else:
+                rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def refuse_occupied(path: Path) -> None:
-    """RunError if something already stands at `path` (an empty folder does not count)."""
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    if path.exists() or path.is_symlink():
-        raise RunError(f"{path} already exists: name another folder, or remove this one first")
 
 
 def commit_dir(temporary: Path, path: Path) -> None:

@@ -68,6 +68,23 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert names(tmp_path / "out") == ["model"]
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_folder_is_replaced_only_where_the_caller_lets_it(tmp_path: Path, durable: bool) -> None:
+    target = tmp_path / "site"
+
+    def refuse(path: Path) -> None:
+        if (path / "mine").exists():
+            raise RunError("mine")
+
+    for text in ("1", "2"):
+        with atomic.write_dir(target, refuse=refuse, durable=durable) as folder:
+            (folder / text).write_text(text)
+    assert names(target) == ["2"]
+    with pytest.raises(RunError, match="mine"), atomic.write_dir(target, refuse=refuse, durable=durable):
+        (target / "mine").write_text("put there while the new one was made")
+    assert names(target) == ["2", "mine"] and names(tmp_path) == ["site"]
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_full_disk_names_path_and_bytes_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
