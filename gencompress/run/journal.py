@@ -86,7 +86,7 @@ def outcome(folder: Path) -> Outcome:
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL))
         events = _events(file.read().decode("utf-8", "replace"))
-    last = next((e for e in reversed(events) if e["event"] in ("ended", "opened")), {})
+    last: dict[str, Any] = next((e for e in reversed(events) if e["event"] in ("ended", "opened")), {})
     if last.get("event") != "ended":
         return Outcome("unfinished", message=_place(events))
     error = str(last.get("error", ""))

@@ -15,6 +15,8 @@ from gencompress.errors import RunError
 from gencompress.run.atomic import write_text
 
 NAME = "config.yaml"
+_LARGEST = 10**6  # bytes of a config.yaml that is read
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # eight times as fast, where PyYAML has it
 _ABSENT = "(absent)"
 _SHOWN = 12
 
@@ -37,8 +39,10 @@ def read(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"{folder} is not a run directory: it has no {NAME}")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if path.stat().st_size > _LARGEST:
+            raise RunError(f"{path}: {path.stat().st_size:,} bytes are too many, {_LARGEST:,} are read")
+        raw = _LOADER(path.read_text(encoding="utf-8")).get_single_data()
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}") from error
     if not isinstance(raw, dict):
         raise RunError(f"{path} is damaged: it holds no options")
