@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,23 +73,23 @@ def sheets(runs: Sequence[RunData]) -> list[Sheet]:
     """
     together: dict[tuple[bytes, ...], list[RunData]] = {}
     for run in runs:
-        dense = _paths(run, "dense")
-        if dense and (_paths(run, "pruned") or _paths(run, "recovered")):
+        dense = _listed(run, "dense")
+        if dense and (_listed(run, "pruned") or _listed(run, "recovered")):
             together.setdefault(tuple(path.read_bytes() for path in dense), []).append(run)
     return [_sheet(group) for group in together.values()]
 
 
 def _sheet(runs: Sequence[RunData]) -> Sheet:
     first = runs[0]
-    dense_paths = _paths(first, "dense")
+    dense_paths = _listed(first, "dense")
     rows: list[tuple[str, list[Path]]] = []
     for run in runs:
-        recovered = _paths(run, "recovered")
+        recovered = _listed(run, "recovered")
         pruned = run.label + (", before recovery" if recovered else "")
-        rows += [(name, paths) for name, paths in ((pruned, _paths(run, "pruned")), (run.label, recovered)) if paths]
+        rows += [(name, paths) for name, paths in ((pruned, _listed(run, "pruned")), (run.label, recovered)) if paths]
     columns = min(len(dense_paths), *(len(paths) for _, paths in rows))
     shown = min(columns, MOST)
-    dense = [_decode(path) for path in dense_paths[:shown]]
+    dense = [decode(path) for path in dense_paths[:shown]]
     built = [
         Row(
             "dense", True, tuple(_picture(pixels, None, path) for pixels, path in zip(dense, dense_paths, strict=False))
@@ -96,7 +97,7 @@ def _sheet(runs: Sequence[RunData]) -> Sheet:
     ]
     for label, paths in rows:
         pairs = zip(dense, paths[:shown], strict=True)
-        built.append(Row(label, False, tuple(_picture(_decode(path), reference, path) for reference, path in pairs)))
+        built.append(Row(label, False, tuple(_picture(decode(path), reference, path) for reference, path in pairs)))
     return Sheet(tuple(built), _captions(first, shown), columns - shown)
 
 
@@ -107,27 +108,39 @@ def _captions(run: RunData, columns: int) -> tuple[str, ...]:
     return tuple(names[i] if i < len(names) else f"sample {i + 1}" for i in range(columns))
 
 
-def _paths(run: RunData, kind: str) -> list[Path]:
-    """The listed files of a kind, each checked to lie inside the run directory."""
-    listed = dig(run.metrics, "images", kind)
+def _listed(run: RunData, kind: str) -> list[Path]:
+    return listed_pictures(run.folder, run.metrics, kind)
+
+
+def listed_pictures(folder: Path, metrics: Mapping[str, Any], kind: str, most: int | None = None) -> list[Path]:
+    """The first `most` files of ``images.<kind>`` in metrics.json, each checked to lie inside the run directory.
+
+    Raises:
+        DataError: the entry is no list of names, or a picture is missing or outside the run directory.
+    """
+    listed = dig(metrics, "images", kind)
     if listed is None:
         return []
     if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
-        raise DataError(f"{run.folder}: images.{kind} in metrics.json must be a list of file names")
-    root = run.folder.resolve()
+        raise DataError(f"{folder}: images.{kind} in metrics.json must be a list of file names")
+    root = folder.resolve()
     paths = []
-    for name in listed:
-        path = (root / name).resolve()
-        if not path.is_relative_to(root):
-            raise DataError(f"{run.folder}: images.{kind} names {name!r}, which lies outside the run directory")
-        if not path.is_file():
+    for name in listed[:most]:
+        try:
+            path = (root / name).resolve()
+            inside, there = path.is_relative_to(root), path.is_file()
+        except (OSError, ValueError) as error:  # no name that a file can have
+            raise DataError(f"{folder}: images.{kind} names {name[:100]!r}, which is no file name") from error
+        if not inside:
+            raise DataError(f"{folder}: images.{kind} names {name!r}, which lies outside the run directory")
+        if not there:
             raise DataError(f"{path}: the picture that metrics.json lists is not there; run `gencompress eval` again")
         paths.append(path)
     return paths
 
 
-def _decode(path: Path) -> NDArray[np.uint8]:
-    """RGB pixels [H, W, 3] of a PNG."""
+def decode(path: Path) -> NDArray[np.uint8]:
+    """RGB pixels [H, W, 3], uint8, of a PNG; `DataError` if it is none or has more than 64 million pixels."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
             if image.width * image.height > _PIXELS:
