@@ -211,7 +211,7 @@ def _panel(
     xs = [x for _, _, steps, _ in drawn for x in steps]
     ys = [y for _, _, _, values in drawn for y in values] + [level for level, _ in levels]
     log = min(ys) > 0 and max(ys) / min(ys) > 30
-    low, high = _bounds(min(ys), max(ys), log)
+    low, high = bounds(min(ys), max(ys), log)
     scale = math.log10 if log else float
     first, last = min(xs), max(xs)
 
@@ -225,8 +225,8 @@ def _panel(
         Line(i, label, _path(steps, values, place_x, place_y), _path(steps, _running_mean(values), place_x, place_y))
         for i, label, steps, values in drawn
     )
-    x_ticks = tuple(Tick(place_x(x), f"{x:,.0f}") for x in _nice(first, last, 5))
-    y_ticks = tuple(Tick(place_y(y), f"{y:g}") for y in (_decades(low, high) if log else _nice(low, high, 4)))
+    x_ticks = tuple(Tick(place_x(x), f"{x:,.0f}") for x in round_numbers(first, last, 5))
+    y_ticks = tuple(Tick(place_y(y), f"{y:g}") for y in (decades(low, high) if log else round_numbers(low, high, 4)))
     return Panel(title, width, height, lines, x_ticks, y_ticks, tuple((place_y(v), i) for v, i in levels), log)
 
 
@@ -241,7 +241,7 @@ def _running_mean(values: Sequence[float]) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
-def _bounds(low: float, high: float, log: bool) -> tuple[float, float]:
+def bounds(low: float, high: float, log: bool) -> tuple[float, float]:
     """The axis range: a little more than the data, and never empty."""
     if log:
         return low / 1.15, high * 1.15
@@ -249,7 +249,7 @@ def _bounds(low: float, high: float, log: bool) -> tuple[float, float]:
     return (max(0.0, low - margin) if low >= 0 else low - margin), high + margin
 
 
-def _nice(low: float, high: float, most: int) -> list[float]:
+def round_numbers(low: float, high: float, most: int) -> list[float]:
     """At most about `most` round numbers between two bounds."""
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
@@ -258,7 +258,7 @@ def _nice(low: float, high: float, most: int) -> list[float]:
     return [k * step for k in range(first, last + 1)]
 
 
-def _decades(low: float, high: float) -> list[float]:
+def decades(low: float, high: float) -> list[float]:
     """Powers of ten between two bounds, with their 3-folds where there are few."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1, 3) if high / low < 1000 else (1,)
