@@ -48,13 +48,18 @@ def extract(extractor: FeatureExtractor, images: Tensor, batch_size: int = 32) -
         DataError: a shape or range that does not fit.
         NumericsError: the extractor gave NaN.
     """
-    rounded = (unit_range(images, "images") * 255).round()
-    colour = rounded.expand(-1, 3, -1, -1)
-    with torch.inference_mode():
-        features = torch.cat([extractor(batch).double().cpu() for batch in colour.float().split(batch_size)])
-    if not torch.isfinite(features).all():
+    batches = unit_range(images, "images").split(batch_size)
+    features = np.concatenate([features_of(extractor, batch) for batch in batches])
+    if not np.isfinite(features).all():
         raise NumericsError(f"{extractor.name}: the features hold NaN or infinity")
-    return features.numpy()
+    return features
+
+
+def features_of(extractor: FeatureExtractor, images: Tensor, name: str = "images") -> NDArray[np.float64]:
+    """Features of one batch, float64 [B, D], rounded to 8 bits as `extract` says; errors call the images `name`."""
+    rounded = (unit_range(images, name) * 255).round().expand(-1, 3, -1, -1).float()
+    with torch.inference_mode():
+        return extractor(rounded).double().cpu().numpy()
 
 
 class RandomConvolutions:

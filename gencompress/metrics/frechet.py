@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gencompress.errors import DataError, NumericsError
 
 Array = NDArray[np.float64]
+_ROWS = 4096  # centred at a time, so that large sets are not held twice
 
 
 class FeatureStatistics:
@@ -26,14 +27,21 @@ class FeatureStatistics:
     def __init__(self, dimension: int) -> None:
         self.n = 0
         self.mean: Array = np.zeros(dimension)
-        self._scatter: Array = np.zeros((dimension, dimension))
+        self.scatter: Array = np.zeros((dimension, dimension))  # sum of squared deviations from the mean
+
+    @classmethod
+    def of(cls, n: int, mean: Array, scatter: Array) -> FeatureStatistics:
+        """Statistics that were kept: count, mean [D] and `scatter` [D, D]."""
+        statistics = cls(len(mean))
+        statistics._join(n, mean, scatter)
+        return statistics
 
     @property
     def covariance(self) -> Array:
         """Unbiased covariance [D, D]; `DataError` with fewer than two rows."""
         if self.n < 2:
             raise DataError(f"a covariance needs two or more images, got {self.n}")
-        return self._scatter / (self.n - 1)
+        return self.scatter / (self.n - 1)
 
     def update(self, features: Array) -> None:
         """Take in a batch [B, D]."""
@@ -46,13 +54,13 @@ class FeatureStatistics:
 
     def merge(self, other: FeatureStatistics) -> None:
         """Take in what another accumulator has seen."""
-        self._join(other.n, other.mean, other._scatter)
+        self._join(other.n, other.mean, other.scatter)
 
     def _join(self, n: int, mean: Array, scatter: Array) -> None:
         if n == 0:
             return
         total, shift = self.n + n, mean - self.mean
-        self._scatter = self._scatter + scatter + np.outer(shift, shift) * (self.n * n / total)
+        self.scatter = self.scatter + scatter + np.outer(shift, shift) * (self.n * n / total)
         self.mean = self.mean + shift * (n / total)
         self.n = total
 
@@ -96,10 +104,14 @@ def _mean_and_factor(features: Array | FeatureStatistics, name: str) -> tuple[Ar
     if isinstance(features, FeatureStatistics):
         return features.mean, _root(features.covariance)
     array = check_features(features, name)
-    mean = array.mean(axis=0)
-    factor = (array - mean) / np.sqrt(len(array) - 1)
+    if len(array) > array.shape[1]:
+        statistics = FeatureStatistics(array.shape[1])
+        for start in range(0, len(array), _ROWS):
+            statistics.update(array[start : start + _ROWS])
+        return statistics.mean, _root(statistics.covariance)
     # With fewer rows than features the centred rows are the smaller factor, and the exact one.
-    return mean, factor if len(array) <= array.shape[1] else _root(factor.T @ factor)
+    mean = array.mean(axis=0)
+    return mean, (array - mean) / np.sqrt(len(array) - 1)
 
 
 def _root(covariance: Array) -> Array:

@@ -10,6 +10,7 @@ from gencompress.metrics.frechet import check_features
 from gencompress.metrics.statistics import Estimate
 
 Array = NDArray[np.float64]
+_CELLS = 20_000_000  # kernel values held at a time
 
 
 def kernel_distance(
@@ -45,6 +46,19 @@ def kernel_distance(
         for _ in range(subsets)
     ]
     return Estimate.of(draws, "kernel distance")
+
+
+def mean_gaussian_kernel(features_a: Array, features_b: Array, sigma: float) -> float:
+    """Mean of exp(-|x - y|^2 / (2 sigma^2)) over all pairs of [N, D] and [M, D], in blocks."""
+    a, b = check_features(features_a, "features_a", 1), check_features(features_b, "features_b", 1)
+    if a.shape[1] != b.shape[1]:
+        raise DataError(f"features_a have {a.shape[1]} dimensions, features_b have {b.shape[1]}")
+    square_b, total, rows = (b**2).sum(axis=1), 0.0, max(1, _CELLS // len(b))
+    for start in range(0, len(a), rows):
+        part = a[start : start + rows]
+        distances = (part**2).sum(axis=1)[:, None] + square_b - 2 * part @ b.T
+        total += float(np.exp(-distances.clip(min=0) / (2 * sigma**2)).sum())
+    return total / (len(a) * len(b))
 
 
 def _mmd(a: Array, b: Array) -> float:

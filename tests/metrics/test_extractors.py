@@ -108,3 +108,38 @@ def test_efficientnet_refuses_other_files(tmp_path):
 def test_extract_wants_images():
     with pytest.raises(DataError, match="channels first"):
         extract(RandomConvolutions(), noise().permute(0, 2, 3, 1))
+
+
+def test_legacy_inception_equals_clean_fid_s(monkeypatch):
+    """The same random weights in clean-fid's own network and in ours."""
+    from cleanfid import features, inception_pytorch
+
+    from gencompress.metrics.inception_legacy import LegacyInception
+
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        shapes = inception_pytorch._inception_v3(num_classes=1008, aux_logits=False, pretrained=False)
+        shapes.Mixed_5b = inception_pytorch.FIDInceptionA(192, pool_features=32)
+        shapes.Mixed_7b, shapes.Mixed_7c = (
+            inception_pytorch.FIDInceptionE_1(1280),
+            inception_pytorch.FIDInceptionE_2(2048),
+        )
+    weights = {name: random_weight(name, tensor) for name, tensor in shapes.state_dict().items()}
+    monkeypatch.setattr(inception_pytorch, "load_state_dict_from_url", lambda *_, **__: weights)
+    theirs = features.build_feature_extractor("legacy_pytorch", torch.device("cpu"), use_dataparallel=False)
+    resize = build_resizer("legacy_pytorch")
+    images = noise(2)
+    resized = np.stack([resize(picture) for picture in images.permute(0, 2, 3, 1).numpy()])
+    expected = theirs(torch.from_numpy(resized).permute(0, 3, 1, 2)).detach().numpy()
+    found = extract(LegacyInception(weights, "0" * 64), images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ModelError, match="do not fit"):
+        LegacyInception({}, "0" * 64)
+
+
+def random_weight(name, tensor):
+    if name.endswith("num_batches_tracked"):
+        return torch.zeros(tensor.shape, dtype=torch.int64)
+    if name.endswith(("running_var", "bn.weight")):
+        return torch.rand(tensor.shape) + 0.5
+    return torch.randn(tensor.shape) * (0.05 if tensor.ndim > 1 else 0.1)
