@@ -30,6 +30,8 @@ commands:
   eval     measure a finished run again:  gencompress eval RUN
   export   write the pruned pipeline of a run elsewhere:  gencompress export RUN --out DIR [--portable]
   report   write the report of a finished run again:  gencompress report RUN
+  measure  FID, KID, CMMD, precision and recall, CLIP score of image sets:
+           gencompress measure IMAGES --reference FOLDER --extractor inception
   demo     prune the bundled sample twice and name the report
 
 options:
@@ -104,6 +106,34 @@ def _report(arguments: list[str]) -> None:
     print(path)
 
 
+def _measure(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="gencompress measure", description="Compare image sets: folders of pictures, or .npz of uint8 images."
+    )
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="folder or .npz that is measured")
+    parser.add_argument("--reference", type=Path, metavar="SET", help="folder or .npz that is aimed at")
+    parser.add_argument(
+        "--extractor",
+        default="inception",
+        help="inception (FID, KID), inception-legacy, random, clip:FOLDER-OR-HUB-ID, a folder with EfficientNet-lite0",
+    )
+    parser.add_argument(
+        "--metrics", default="frechet", help="of frechet,frechet_infinity,kernel,manifold,cmmd; default: frechet"
+    )
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="folder with Inception's weight file")
+    parser.add_argument("--download", action="store_true", help="fetch that file where it is not at hand")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable images, and count them")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="remember features by content in this folder")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt per image: adds the CLIP score")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
+    options = vars(parser.parse_args(arguments))
+    from gencompress.metrics.measure import Request, lines, measure
+
+    out = options.pop("out")
+    options["metrics"] = tuple(options["metrics"].split(","))
+    print("\n".join(lines(measure(Request(**options), out))))
+
+
 def _demo(arguments: list[str]) -> None:
     from gencompress.run import launch
 
@@ -151,5 +181,6 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "eval": _eval,
     "export": _export,
     "report": _report,
+    "measure": _measure,
     "demo": _demo,
 }

@@ -318,7 +318,11 @@ class MetricsConfig:
 
     images: int = option(64, "images, on seeds that chose nothing", least=1)
     lpips: str | None = option(None, "folder with LPIPS weights; null leaves LPIPS out")
-    extractor: str | None = option(None, "feature extractor of the Frechet and kernel distance: inception, or a file")
+    extractor: str | None = option(
+        None,
+        "feature extractor of the Frechet and kernel distance: inception, inception-legacy, random, clip:SOURCE, or a "
+        "folder with EfficientNet-lite0; null leaves them out",
+    )
     latency_runs: int = option(10, "timed runs after warm-up", least=1)
 
 

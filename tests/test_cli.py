@@ -199,7 +199,7 @@ def test_a_signal_finishes_the_step_and_exits_75(tmp_path: Path, number: int) ->
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("gencompress r", "run eval export report demo"),
+        ("gencompress r", "run eval export report"),
         ("gencompress run criterion=t", "criterion=taylor"),
         ("gencompress run criterion=ecodiff criterion.warm", "criterion.warm_start="),
         ("gencompress run +experiment=", "+experiment=ecodiff_sample"),

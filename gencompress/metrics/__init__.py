@@ -50,6 +50,7 @@ _WHERE = {
     "measure_energy": "energy",
     "measure_latencies": "latency",
     "measure_latency": "latency",
+    "named_extractor": "measure",
     "paired_gain": "statistics",
     "peak_memory": "memory",
     "prompted_miou": "segmentation",

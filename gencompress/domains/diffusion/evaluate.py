@@ -17,15 +17,13 @@ from gencompress.core.trajectory import roll
 from gencompress.domains.diffusion.costs import cost_model
 from gencompress.domains.diffusion.domain import Diffusion
 from gencompress.metrics import (
-    EfficientNetLite0,
-    FeatureExtractor,
-    Inception,
     Lpips,
     feature_distances,
     hardware_description,
     image_quality,
     lpips_or_note,
     measure_latencies,
+    named_extractor,
     peak_memory,
 )
 from gencompress.run import StageContext
@@ -86,22 +84,14 @@ def measure_quality(reference: Tensor, images: Tensor, config: MetricsConfig) ->
     """PSNR, SSIM, LPIPS, and Frechet and kernel distance where an extractor is given, of uint8 images [N, 3, H, W]."""
     found = image_quality(reference, images).to_json()
     found |= lpips_or_note(reference, images, partial(Lpips.load, "alex", _folder(config.lpips)))
-    extractor = _extractor(config.extractor)
-    if extractor is not None:
+    if config.extractor is not None:
+        extractor = named_extractor(config.extractor, download=True)
         found |= {name: d.to_json() for name, d in feature_distances(extractor, reference, images).items()}
     return found
 
 
 def _folder(path: str | None) -> Path | None:
     return None if path is None else Path(path)
-
-
-def _extractor(name: str | None) -> FeatureExtractor | None:
-    if name is None:
-        return None
-    if name == "inception":
-        return Inception.load(download=True)
-    return EfficientNetLite0(Path(name))
 
 
 def measure_costs(dense: Diffusion, pruned: Diffusion, runs: int) -> dict[str, dict[str, Any]]:
