@@ -1,6 +1,6 @@
-"""Between what files store (colours, opacities, scales, xyzw) and what is trained (the convention of `SplatScene`).
+"""Between what files store (colours, opacities, scales) and what is trained (the convention of `SplatScene`).
 
-Every reader and writer converts here and nowhere else.
+Every reader and writer converts here and nowhere else; rotations are in `quaternions`, axes in `frames`.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ from numpy.typing import NDArray
 from gencompress.formats.scene import SH_C0, Array
 
 BYTE = 1 / 255  # step of a value in [0, 1] stored as one byte
+_FLOAT_STEP = 2.0**-22
+LOGIT_LIMIT = float(np.log(4 / _FLOAT_STEP - 1))  # 16.6: beyond it an opacity is 0 or 1 in float32
 LOG_SCALE_LIMIT = 80.0  # beyond it exp() leaves float32
 
 
 def opacity(logits: NDArray[Any]) -> Array:
     """Opacity in [0, 1] of logits of any shape; NaN stays NaN."""
-    clipped = np.clip(logits, -LOG_SCALE_LIMIT, LOG_SCALE_LIMIT, dtype=np.float32)
-    return 1 / (1 + np.exp(-clipped))
+    bounded = np.clip(logits, -LOG_SCALE_LIMIT, LOG_SCALE_LIMIT, dtype=np.float32)
+    return 1 / (1 + np.exp(-bounded))
 
 
-def logit(opacities: NDArray[Any], step: float = 2.0**-22) -> Array:
+def logit(opacities: NDArray[Any], step: float = _FLOAT_STEP) -> Array:
     """Logits of opacities in [0, 1] that were stored to within `step`.
 
     0 and 1 stand for everything that rounds to them, so they become finite: a quarter of a step inside, which rounds
     back to the same stored value and leaves a refinement a gradient to work with.
     """
-    inside = np.clip(opacities, step / 4, 1 - step / 4, dtype=np.float32)
-    return np.log(inside / (1 - inside))
+    inside = np.clip(opacities, step / 4, 1 - step / 4, dtype=np.float64)
+    return np.log(inside / (1 - inside)).astype(np.float32)
 
 
 def colour(sh0: NDArray[Any]) -> Array:
@@ -49,24 +51,21 @@ def scale(log_scales: NDArray[Any]) -> Array:
 
 def log_scale(scales: NDArray[Any]) -> Array:
     """Logarithms of standard deviations; 0, a flat splat, becomes the smallest that `scale` gives; below 0, NaN."""
-    scales = np.asarray(scales, np.float32)
     floor = np.float32(np.exp(-LOG_SCALE_LIMIT))
     with np.errstate(invalid="ignore"):
-        return np.log(np.where(scales == 0, floor, scales))
+        return np.log(np.where(scales == 0, floor, np.asarray(scales, np.float32)))
 
 
-def wxyz(xyzw: NDArray[Any]) -> Array:
-    """Quaternions with the real part first, from real part last [N, 4]."""
-    return np.roll(np.asarray(xyzw, np.float32), 1, axis=-1)
+def finite_logits(logits: Array) -> Array:
+    """Logits in which infinity, by which converters write the opacities 0 and 1, is the nearest finite value."""
+    return np.nan_to_num(logits, copy=True, nan=np.nan, posinf=LOGIT_LIMIT, neginf=-LOGIT_LIMIT)
 
 
-def xyzw(wxyz: NDArray[Any]) -> Array:
-    """Quaternions with the real part last, from real part first [N, 4]."""
-    return np.roll(np.asarray(wxyz, np.float32), -1, axis=-1)
+def finite_log_scales(log_scales: Array) -> Array:
+    """Log-scales in which minus infinity, a flat splat, is the smallest finite value."""
+    return np.where(log_scales == -np.inf, np.float32(-LOG_SCALE_LIMIT), log_scales)
 
 
-def unit(quats: NDArray[Any]) -> Array:
-    """Quaternions of length 1 [N, 4]; those of length 0 become no rotation (real part first)."""
-    length = np.linalg.norm(quats, axis=-1, keepdims=True)
-    identity = np.array([1, 0, 0, 0], np.float32)
-    return np.where(length > 0, np.divide(quats, length, where=length > 0, out=np.zeros_like(quats)), identity)
+def to_byte(values: Array) -> NDArray[np.uint8]:
+    """Values in [0, 1], or clipped to it, as the nearest of 256 levels."""
+    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)

@@ -16,17 +16,19 @@ from gencompress.formats.scene import SplatScene
 
 @dataclass(frozen=True)
 class SceneFormat:
-    """A kind of file: the functions are ``gencompress.formats.<module>.<read or write>``."""
+    """A kind of file: `read` and `write` are functions of this package, as ``module.name``."""
 
-    module: str
     read: str
     write: str
-    sh_degree: int  # the highest that it holds; a writer leaves out what is above
+    sh_degree: int  # the highest that it holds; what is above is left out
+    any_value: bool = False  # whether it can hold NaN and infinity
 
 
 FORMATS = {
-    ".ply": SceneFormat("ply", "read_ply", "write_ply", 4),
-    ".compressed.ply": SceneFormat("ply", "read_ply", "write_compressed_ply", 3),
+    ".ply": SceneFormat("ply.read_ply", "ply.write_ply", 4, any_value=True),
+    ".compressed.ply": SceneFormat("ply.read_ply", "compressed_ply.write_compressed_ply", 3),
+    ".splat": SceneFormat("splat.read_splat", "splat.write_splat", 0),
+    ".spz": SceneFormat("spz.read_spz", "spz.write_spz", 4),
 }
 
 
@@ -51,7 +53,7 @@ def read_scene(path: str | Path) -> SplatScene:
     path = Path(path)
     kind = scene_format(path)[1]
     try:
-        scene = _function(kind.module, kind.read)(path)
+        scene = _function(kind.read)(path)
         _refuse_empty(path, scene)
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -74,12 +76,13 @@ def write_scene(path: str | Path, scene: SplatScene, **options: Any) -> None:
     if not len(scene):
         raise FormatError(f"{path}: the scene has no splats, and a file without splats is none")
     try:
-        _function(kind.module, kind.write)(path, scene, **options)
+        _function(kind.write)(path, scene, **options)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def _function(module: str, name: str) -> Callable[..., Any]:
+def _function(where: str) -> Callable[..., Any]:
+    module, name = where.split(".")
     return getattr(importlib.import_module(f"gencompress.formats.{module}"), name)
 
 

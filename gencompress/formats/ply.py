@@ -6,7 +6,7 @@ in the file as a memory map: the other columns of ten million splats are 0.6 GB,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencompress.errors import FormatError
+from gencompress.formats import activations
 from gencompress.formats.compressed_ply import decode, is_compressed
-from gencompress.formats.ply_header import TYPE_NAMES, Header, map_tables, read_header
-from gencompress.formats.scene import Array, SplatScene
+from gencompress.formats.ply_header import ANTIALIASED, TYPE_NAMES, Header, map_tables, read_header
+from gencompress.formats.scene import CHUNK, Array, SplatScene
 from gencompress.run.atomic import write_file
 
-CHUNK = 1 << 14  # rows worked on at a time: 4 MB of splats with harmonics, which stays in the cache
 MAPPED_SH = 256 << 20  # bytes of harmonics above which they are left in the file
-ANTIALIASED = "SplatRenderMode: mip"  # the comment by which Brush and splat-transform tag such a scene
 _FIELDS = {
     "means": ("x", "y", "z"),
     "sh0": ("f_dc_0", "f_dc_1", "f_dc_2"),
@@ -36,30 +35,36 @@ _NORMALS = ("nx", "ny", "nz")
 def read_ply(path: Path) -> SplatScene:
     """A plain or a PlayCanvas compressed .ply. FormatError names the file and the field at fault."""
     header = read_header(path)
-    antialiased = ANTIALIASED in header.comments
     if is_compressed(header):
-        return decode(path, header, antialiased)
+        return decode(path, header)
     rest = _check_columns(path, header)
     rows = map_tables(path, header, {"vertex"})["vertex"]
-    names = [*(name for field in _FIELDS.values() for name in field), *rest]
+    known = {name for columns in _FIELDS.values() for name in columns}.union(rest)
+    others = [name for name in rows.dtype.names or () if name not in known]
     scene = {field: np.empty((len(rows), len(columns)), np.float32) for field, columns in _FIELDS.items()}
-    others = [name for name in rows.dtype.names or () if name not in names]
     extra = {name: np.empty(len(rows), rows.dtype[name].newbyteorder("=")) for name in others}
-    sh_rest = _mapped_rest(rows, rest)
-    copied = np.empty((len(rows), len(rest) // 3, 3), np.float32) if sh_rest is None else None
-    for part in _chunks(len(rows)):
+    mapped = _mapped_rest(rows, rest)
+    sh_rest = np.empty((len(rows), len(rest) // 3, 3), np.float32) if mapped is None else mapped
+    for start in range(0, len(rows), CHUNK):
+        part = slice(start, start + CHUNK)
         chunk = np.array(rows[part])
         for field, columns in _FIELDS.items():
             scene[field][part] = _floats(chunk, columns)
         for name in others:
             extra[name][part] = chunk[name]
-        if copied is not None:
-            copied[part] = _floats(chunk, rest).reshape(len(chunk), 3, -1).transpose(0, 2, 1)
+        if mapped is None and rest:
+            sh_rest[part] = _floats(chunk, rest).reshape(len(chunk), 3, -1).transpose(0, 2, 1)
     if all(name in extra and not extra[name].any() for name in _NORMALS):  # what trainers write for "no normals"
         extra = {name: column for name, column in extra.items() if name not in _NORMALS}
-    logits = scene.pop("logits")[:, 0]
     return SplatScene(
-        **scene, logits=logits, sh_rest=sh_rest if copied is None else copied, extra=extra, antialiased=antialiased
+        means=scene["means"],
+        quats=scene["quats"],
+        log_scales=activations.finite_log_scales(scene["log_scales"]),
+        logits=activations.finite_logits(scene["logits"][:, 0]),
+        sh0=scene["sh0"],
+        sh_rest=sh_rest,
+        extra=extra,
+        antialiased=header.antialiased,
     )
 
 
@@ -97,26 +102,30 @@ def _check_columns(path: Path, header: Header) -> list[str]:
 
 def _mapped_rest(rows: NDArray[Any], rest: Sequence[str]) -> Array | None:
     """The harmonics as a view of the mapped file, if they are many and stand there as consecutive floats."""
-    if len(rows) * len(rest) * 4 < MAPPED_SH or not isinstance(rows, np.memmap):
+    start = _consecutive(rows.dtype, rest)
+    if len(rows) * len(rest) * 4 < MAPPED_SH or start is None or not isinstance(rows, np.memmap):
         return None
-    fields = [(rows.dtype.fields or {})[name] for name in rest]
-    if any(field[0] != np.dtype("<f4") or field[1] != fields[0][1] + 4 * i for i, field in enumerate(fields)):
-        return None
-    block = np.ndarray(
-        (len(rows), 3, len(rest) // 3), "<f4", rows, fields[0][1], (rows.itemsize, 4 * (len(rest) // 3), 4)
-    )
-    return block.transpose(0, 2, 1)
+    k = len(rest) // 3
+    return np.ndarray((len(rows), k, 3), "<f4", rows, start, (rows.itemsize, 4, 4 * k))
 
 
 def _floats(chunk: NDArray[Any], names: Sequence[str]) -> Array:
     """Columns of a chunk as [n, len(names)]: a view where they are consecutive floats in the file, else a copy."""
-    fields = [(chunk.dtype.fields or {})[name] for name in names]
-    if fields and all(field[0] == np.dtype("<f4") and field[1] == fields[0][1] + 4 * i for i, field in enumerate(fields)):
-        return np.ndarray((len(chunk), len(names)), "<f4", chunk, fields[0][1], (chunk.itemsize, 4))
+    start = _consecutive(chunk.dtype, names)
+    if start is not None:
+        return np.ndarray((len(chunk), len(names)), "<f4", chunk, start, (chunk.itemsize, 4))
     columns = np.empty((len(chunk), len(names)), np.float32)
     for index, name in enumerate(names):
         columns[:, index] = chunk[name]
     return columns
+
+
+def _consecutive(row: np.dtype[Any], names: Sequence[str]) -> int | None:
+    """The byte at which these columns begin if they follow each other as little-endian floats."""
+    fields: Mapping[str, Any] = row.fields or {}
+    start = fields[names[0]][1] if names else 0
+    follow = all(fields[name][:2] == (np.dtype("<f4"), start + 4 * index) for index, name in enumerate(names))
+    return start if follow else None
 
 
 def _row(scene: SplatScene) -> np.dtype[Any]:
@@ -138,19 +147,16 @@ def _header(scene: SplatScene, row: np.dtype[Any]) -> bytes:
 
 def _write_rows(file: IO[bytes], scene: SplatScene, row: np.dtype[Any]) -> None:
     k = scene.sh_rest.shape[1]
-    for part in _chunks(len(scene)):
-        chunk = np.empty(part.stop - part.start, row)
-        floats = np.ndarray((len(chunk), 14 + 3 * k), "<f4", chunk, 0, (row.itemsize, 4))
-        floats[:, :3] = scene.means[part]
-        floats[:, 3:6] = scene.sh0[part]
-        floats[:, 6 : 6 + 3 * k].reshape(len(chunk), 3, k)[...] = scene.sh_rest[part].transpose(0, 2, 1)
-        floats[:, -8] = scene.logits[part]
-        floats[:, -7:-4] = scene.log_scales[part]
-        floats[:, -4:] = scene.quats[part]
-        for name, column in scene.extra.items():
-            chunk[name] = column[part]
+    for _, part in scene.chunks():
+        chunk = np.empty(len(part), row)
+        floats = np.ndarray((len(part), 14 + 3 * k), "<f4", chunk, 0, (row.itemsize, 4))
+        floats[:, :3] = part.means
+        floats[:, 3:6] = part.sh0
+        rest = np.ndarray((len(part), k, 3), "<f4", chunk, 24, (row.itemsize, 4, 4 * k))
+        rest[...] = part.sh_rest
+        floats[:, -8] = part.logits
+        floats[:, -7:-4] = part.log_scales
+        floats[:, -4:] = part.quats
+        for name, column in part.extra.items():
+            chunk[name] = column
         file.write(chunk.data)
-
-
-def _chunks(count: int) -> Iterator[slice]:
-    return (slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencompress.errors import FormatError
+from gencompress.formats.bounded import MAX_SPLATS
 
 MAX_HEADER = 1 << 16  # bytes; the longest headers in use have 4 kB
 MAX_PROPERTIES = 1024
-MAX_SPLATS = 50_000_000
+ANTIALIASED = "SplatRenderMode: mip"  # the comment by which Brush and splat-transform tag such a scene
 _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
@@ -46,6 +47,11 @@ class Header:
     elements: tuple[Element, ...]
     comments: tuple[str, ...]
     size: int
+
+    @property
+    def antialiased(self) -> bool:
+        """Whether a comment says that the scene was trained with the anti-aliased rasterizer."""
+        return ANTIALIASED in self.comments
 
     def element(self, name: str) -> Element | None:
         """The table of this name."""
@@ -100,7 +106,7 @@ def _order(path: Path, text: str) -> str:
 def _element(path: Path, text: str) -> Element:
     name, _, count = text.strip().partition(" ")
     if not (count.isascii() and count.isdigit() and len(count) < 16):
-        raise FormatError(f"{path}: element {name[:40]!r} has the count {count[:40]!r}, which is not a whole number >= 0")
+        raise FormatError(f"{path}: element {name[:40]!r} has the count {count[:40]!r}, no whole number from 0 up")
     return Element(name, int(count), ())
 
 
@@ -109,7 +115,9 @@ def _with_property(path: Path, element: Element, text: str) -> Element:
     if words[:1] == ["list"]:
         return Element(element.name, element.count, element.columns, has_lists=True)
     if len(words) != 2 or words[0] not in _TYPES:
-        raise FormatError(f"{path}: property {text[:60]!r} of {element.name!r} has no known type; known: {', '.join(_TYPES)}")
+        raise FormatError(
+            f"{path}: property {text[:60]!r} of {element.name!r} has no known type; known are {', '.join(_TYPES)}"
+        )
     if len(element.columns) >= MAX_PROPERTIES:
         raise FormatError(f"{path}: element {element.name!r} has more than {MAX_PROPERTIES} properties")
     if any(name == words[1] for name, _ in element.columns):
@@ -148,14 +156,15 @@ def _table(path: Path, header: Header, element: Element, at: int) -> NDArray[Any
     """One element; `at` is its first byte, or in a text file its first line."""
     row = _row(header, element)
     if element.count > MAX_SPLATS:
-        raise FormatError(f"{path}: element {element.name!r} claims {element.count:,} rows; at most {MAX_SPLATS:,} are read")
+        raise FormatError(f"{path}: element {element.name!r} claims {element.count:,} rows; the most is {MAX_SPLATS:,}")
     if not element.count or not row.itemsize:
         return np.empty(element.count if row.itemsize else 0, row)
     has = path.stat().st_size - (at if header.order else header.size)
     needs = element.count * (row.itemsize if header.order else 2 * len(element.columns))
     if needs > has:
         raise FormatError(
-            f"{path}: truncated: {element.count:,} rows of {element.name!r} need {needs:,} bytes, the file has {max(has, 0):,}"
+            f"{path}: truncated: {element.count:,} rows of {element.name!r} need {needs:,} bytes, "
+            f"{max(has, 0):,} are there"
         )
     if header.order:
         return np.memmap(path, row, "r", at, (element.count,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+CHUNK = 1 << 14  # splats worked on at a time: 4 MB with harmonics, which stays in the cache
 SH_C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi)): colour = 0.5 + SH_C0 * sh0
 
 
@@ -55,8 +56,14 @@ class SplatScene:
         """Opacities in (0, 1) [N]."""
         return (1 / (1 + np.exp(-self.logits.astype(np.float64)))).astype(np.float32)
 
-    def take(self, index: NDArray[Any]) -> SplatScene:
+    def take(self, index: NDArray[Any] | slice) -> SplatScene:
         """The splats at `index` (integers or a mask) as a new scene, further columns included."""
         names = ("means", "quats", "log_scales", "logits", "sh0", "sh_rest")
-        parts = {name: np.ascontiguousarray(getattr(self, name)[index]) for name in names}
+        parts: dict[str, Any] = {name: np.ascontiguousarray(getattr(self, name)[index]) for name in names}
         return replace(self, **parts, extra={name: column[index] for name, column in self.extra.items()})
+
+    def chunks(self, order: NDArray[Any] | None = None) -> Iterator[tuple[slice, SplatScene]]:
+        """The scene in pieces of at most `CHUNK` splats, each with its place, in an `order` [N] if one is given."""
+        for start in range(0, len(self), CHUNK):
+            part = slice(start, min(start + CHUNK, len(self)))
+            yield part, self.take(part if order is None else order[part])

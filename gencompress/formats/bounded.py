@@ -1,0 +1,45 @@
+"""Reading files that strangers wrote: never more than a stated number of bytes, and every refusal a FormatError."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gencompress.errors import FormatError
+
+MAX_SPLATS = 50_000_000
+MAX_JSON = 64 << 20
+MAX_RATIO = 100  # unpacked bytes per packed byte; splats reach 5
+FREE_OF_RATIO = 16 << 20  # unpacked bytes below which any ratio is harmless
+
+
+def read_bytes(path: Path, limit: int, what: str = "the file") -> bytes:
+    """The whole file. FormatError if it is longer than `limit`."""
+    with open(path, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise FormatError(f"{path}: {what} has more than {limit:,} bytes")
+    return data
+
+
+def parse_json(path: Path, data: bytes, what: str = "the file") -> Any:
+    """The value of a JSON text. FormatError if it is none, is not UTF-8, or is nested too deeply."""
+    try:
+        return json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # a wrong letter, a wrong byte, or ten thousand brackets
+        raise FormatError(f"{path}: {what} is no valid JSON: {error}") from error
+
+
+def check_count(path: Path, count: int) -> None:
+    """FormatError unless the number of splats that a file claims is within bounds."""
+    if not 0 < count <= MAX_SPLATS:
+        raise FormatError(f"{path}: the file claims {count:,} splats; 1 to {MAX_SPLATS:,} are read")
+
+
+def check_ratio(path: Path, packed: int, unpacked: int) -> None:
+    """FormatError if so few bytes claim to unpack to so many that the file is a bomb."""
+    if unpacked > FREE_OF_RATIO and unpacked > MAX_RATIO * packed:
+        raise FormatError(
+            f"{path}: {packed:,} bytes claim to unpack to {unpacked:,}, over {MAX_RATIO} times as many: not a scene"
+        )
