@@ -22,7 +22,7 @@ from gencompress.formats.scene import SplatScene
 
 Kind = Literal["auto", "orbit", "room"]
 TEST_VIEWS, CLOSE_VIEWS = 12, 8
-DISTANCE = 2.6  # of the whole view, in radii: at 45 degrees the object nearly fills the image
+DISTANCE = 2.65  # of the whole view, in radii: at 45 degrees the object nearly fills the image
 CLOSE = 0.45  # distance of a close-up, relative to the whole view
 SHELLS = (1.0, 0.75, 1.0, 0.5)  # relative distances of scoring views, in turn: close-ups are scored, too
 _VISIBLE_SIGMA = 3.0
