@@ -45,15 +45,16 @@ def read_ply(path: Path) -> SplatScene:
     extra = {name: np.empty(len(rows), rows.dtype[name].newbyteorder("=")) for name in others}
     mapped = _mapped_rest(rows, rest)
     sh_rest = np.empty((len(rows), len(rest) // 3, 3), np.float32) if mapped is None else mapped
+    by_coefficient = np.arange(len(rest)).reshape(3, -1).T  # the file has all of red first, then green, then blue
     for start in range(0, len(rows), CHUNK):
         part = slice(start, start + CHUNK)
-        chunk = np.array(rows[part])
+        chunk = rows[part].view(np.uint8).copy().view(rows.dtype)  # as bytes: copying 59 fields costs 25 times as much
         for field, columns in _FIELDS.items():
             scene[field][part] = _floats(chunk, columns)
         for name in others:
             extra[name][part] = chunk[name]
         if mapped is None and rest:
-            sh_rest[part] = _floats(chunk, rest).reshape(len(chunk), 3, -1).transpose(0, 2, 1)
+            np.take(_floats(chunk, rest), by_coefficient, axis=1, out=sh_rest[part], mode="clip")
     if all(name in extra and not extra[name].any() for name in _NORMALS):  # what trainers write for "no normals"
         extra = {name: column for name, column in extra.items() if name not in _NORMALS}
     return SplatScene(
@@ -147,13 +148,13 @@ def _header(scene: SplatScene, row: np.dtype[Any]) -> bytes:
 
 def _write_rows(file: IO[bytes], scene: SplatScene, row: np.dtype[Any]) -> None:
     k = scene.sh_rest.shape[1]
+    by_channel = np.arange(3 * k).reshape(k, 3).T.ravel()
     for _, part in scene.chunks():
         chunk = np.empty(len(part), row)
         floats = np.ndarray((len(part), 14 + 3 * k), "<f4", chunk, 0, (row.itemsize, 4))
         floats[:, :3] = part.means
         floats[:, 3:6] = part.sh0
-        rest = np.ndarray((len(part), k, 3), "<f4", chunk, 24, (row.itemsize, 4, 4 * k))
-        rest[...] = part.sh_rest
+        floats[:, 6 : 6 + 3 * k] = np.take(part.sh_rest.reshape(len(part), -1), by_channel, axis=1)
         floats[:, -8] = part.logits
         floats[:, -7:-4] = part.log_scales
         floats[:, -4:] = part.quats
