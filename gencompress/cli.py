@@ -32,6 +32,8 @@ commands:
   report   write the report of a finished run again:  gencompress report RUN
   measure  FID, KID, CMMD, precision and recall, CLIP score of image sets:
            gencompress measure IMAGES --reference FOLDER --extractor inception
+  board    a leaderboard of runs, as a static site:  gencompress board RUNS... -o site/
+  compare  is one run better than another, or is it noise?  gencompress compare RUN_A RUN_B
   demo     prune the bundled sample twice and name the report
 
 options:
@@ -134,6 +136,40 @@ def _measure(arguments: list[str]) -> None:
     print("\n".join(lines(measure(Request(**options), out))))
 
 
+def _board(arguments: list[str]) -> None:
+    from gencompress.board import write_board
+
+    parser = argparse.ArgumentParser(prog="gencompress board", description="Write a leaderboard as a static site.")
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUNS", help="run directories, or folders of them")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the site")
+    parser.add_argument("--baseline", metavar="METHOD", help="method that the others are compared with")
+    quoted = "CSV file of published figures; 3dgs: those bundled"
+    parser.add_argument("--quoted", action="append", default=[], metavar="FILE", help=quoted)
+    parser.add_argument("--title", default="Compression leaderboard", help="heading of the page")
+    parsed = parser.parse_args(arguments)
+    print(write_board(parsed.runs, parsed.out, baseline=parsed.baseline, quoted=parsed.quoted, title=parsed.title))
+
+
+def _compare(arguments: list[str]) -> None:
+    from gencompress.board import verdict
+    from gencompress.board.compare import compare_runs
+    from gencompress.run.atomic import write_json, write_text
+
+    parser = argparse.ArgumentParser(prog="gencompress compare", description="Compare two runs, picture by picture.")
+    parser.add_argument("first", type=Path, metavar="RUN_A", help="run directory")
+    parser.add_argument("second", type=Path, metavar="RUN_B", help="run directory, of the same budget and seeds")
+    parser.add_argument("--confidence", type=float, default=0.95, help="of all intervals together")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page")
+    parsed = parser.parse_args(arguments)
+    comparison = compare_runs(parsed.first, parsed.second, confidence=parsed.confidence)
+    print(verdict.as_text(comparison), end="")
+    if parsed.json:
+        write_json(parsed.json, comparison.to_json())
+    if parsed.html:
+        write_text(parsed.html, verdict.as_page(comparison))
+
+
 def _demo(arguments: list[str]) -> None:
     from gencompress.run import launch
 
@@ -182,5 +218,7 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "export": _export,
     "report": _report,
     "measure": _measure,
+    "board": _board,
+    "compare": _compare,
     "demo": _demo,
 }

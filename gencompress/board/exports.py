@@ -14,11 +14,18 @@ from gencompress.board.rows import Row
 from gencompress.board.tables import Table
 from gencompress.report.escape import csv_cell, markdown, printable, yaml_string
 
-SCHEMA = 1
+NAMES = ("board.csv", "board.json", "board.md", "model-index.yaml")
+_SCHEMA = 1
 _TEXTS = ("id", "domain", "task", "method", "variant", "budget", "state", "error")
 _ABOUT = ("source", "url", "date", "hardware", "command")
 _TAGS = {"diffusion": ("unconditional-image-generation", "text-to-image")}
 _NAMES = {"psnr_db": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS", "psnr_close_db": "PSNR of close-ups, dB"}
+
+
+def all_texts(tables: Sequence[Table]) -> dict[str, str]:
+    """The content of every file by its name, those of `NAMES`."""
+    as_text = json.dumps(as_json(tables), indent=1, allow_nan=False) + "\n"
+    return dict(zip(NAMES, (as_csv(tables), as_text, as_markdown(tables), as_model_index(tables)), strict=True))
 
 
 def as_csv(tables: Sequence[Table]) -> str:
@@ -40,7 +47,7 @@ def as_csv(tables: Sequence[Table]) -> str:
 
 def as_json(tables: Sequence[Table]) -> dict[str, Any]:
     """All tables with rows, curves and what they save against the baseline, in plain JSON types."""
-    return {"schema": SCHEMA, "made_by": f"gencompress {__version__}", "tables": [_table(table) for table in tables]}
+    return {"schema": _SCHEMA, "made_by": f"gencompress {__version__}", "tables": [_table(table) for table in tables]}
 
 
 def as_markdown(tables: Sequence[Table]) -> str:
@@ -128,10 +135,3 @@ def _table(table: Table) -> dict[str, Any]:
             for i, (row, label) in enumerate(zip(table.rows, table.labels, strict=True))
         ],
     }
-
-
-def dumps(value: object) -> str:
-    """JSON text; lone surrogates, which UTF-8 cannot hold, are escaped like everything beyond ASCII."""
-    return json.dumps(value, indent=1, allow_nan=False) + "\n"
-
-

@@ -12,11 +12,10 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from gencompress import __version__
@@ -32,12 +31,12 @@ from gencompress.board.rows import Row
 from gencompress.board.tables import Table, make_tables
 from gencompress.errors import DataError, RunError
 from gencompress.report import figures
-from gencompress.report.html import template_text
+from gencompress.report.html import page_environment, template_text
 from gencompress.run.atomic import refuse_occupied, write_dir
 
 TITLE = "Compression leaderboard"
-_MARKER = "board.json"
-_OURS = {"index.html", _MARKER, "board.csv", "board.md", "model-index.yaml", "runs", "pictures"}
+_MARKER = "board.json"  # by which a later call knows the folder as one of its own
+_OURS = {"index.html", "runs", "pictures", *exports.NAMES}
 
 
 @dataclass(frozen=True)
@@ -101,13 +100,13 @@ def write_board(
         raise RunError("a board needs run directories, or published figures with --quoted")
     _refuse_inside(rows, out)
     tables = make_tables(rows, baseline)
-    with write_dir(out, refuse=_refuse_foreign, durable=False) as folder:
-        page = _environment().get_template("board.jinja").render(**_context(_views(tables, folder), title))
-        texts = {"index.html": page, "board.csv": exports.as_csv(tables), "board.md": exports.as_markdown(tables)}
-        texts |= {"model-index.yaml": exports.as_model_index(tables)}
-        texts |= {_MARKER: exports.dumps(exports.as_json(tables))}
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
+    try:
+        with write_dir(out, refuse=_refuse_foreign, durable=False) as folder:
+            page = page_environment().get_template("board.jinja").render(**_context(_views(tables, folder), title))
+            for name, text in {"index.html": page, **exports.all_texts(tables)}.items():
+                (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{out}: the board cannot be written there: {error.strerror or error}") from error
     return out / "index.html"
 
 
@@ -170,6 +169,13 @@ def _context(views: Sequence[View], title: str) -> dict[str, Any]:
         "height": HEIGHT,
         "colours": COLOURS,
         "shapes": SHAPES,
+        "axes": _axes,
+        "facts": _facts,
+        "small": _small,
+        "change": figures.change,
+        "percent": partial(figures.change, base=1.0),
+        "gain": _gain,
+        "reason": _reason,
         "version": __version__,
         "style": Markup(template_text("report.css") + template_text("board.css")),
         "script": Markup(script),
@@ -234,16 +240,3 @@ def _natural(text: str) -> list[Any]:
     """A sort key by which "keep 0.9" comes after "keep 0.75", and numbers before words."""
     parts = re.split(r"([0-9]+(?:\.[0-9]+)?)", text)  # every second one is a number
     return [float(part) if i % 2 else part for i, part in enumerate(parts)]
-
-
-@cache
-def _environment() -> Environment:
-    """Jinja with escaping on for every template, whatever its name, and an error for every undefined name."""
-    environment = Environment(
-        autoescape=True, loader=FunctionLoader(template_text), undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"axes": _axes, "facts": _facts, "small": _small}
-    environment.globals |= {"change": figures.change, "gain": _gain, "reason": _reason}
-    environment.globals["percent"] = partial(figures.change, base=1.0)
-    return environment

@@ -8,12 +8,12 @@ import re
 from markupsafe import Markup
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]#|~$])")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff\ud800-\udfff]")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what spreadsheets take for a formula
 
 
 def printable(text: str) -> str:
-    """The text without control characters and lone surrogates; tabs and newlines stay."""
+    """The text without control characters, overrides of its direction and lone surrogates; tabs and newlines stay."""
     return _CONTROL.sub("", text)
 
 

@@ -41,7 +41,7 @@ def write_report(run_dirs: list[Path], out: Path) -> Path:
         RunError: a run that was not evaluated, or a file that cannot be written.
     """
     runs = load_runs(run_dirs)
-    page = _environment().get_template("report.jinja").render(**_context(runs))
+    page = page_environment().get_template("report.jinja").render(**_context(runs))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)
     return out
@@ -100,8 +100,8 @@ def template_text(name: str) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    """Jinja with escaping on for every template, whatever its name, and an error for every undefined name."""
+def page_environment() -> Environment:
+    """Jinja for pages: escaping on for every template, whatever its name, and an error for every undefined name."""
     environment = Environment(
         autoescape=True,
         loader=FunctionLoader(template_text),
