@@ -14,6 +14,19 @@ from gencompress.report.html import page_environment, template_text
 _WIDTH, _HEIGHT = 420.0, 120.0
 
 
+def headline(comparison: Comparison) -> str:
+    """The outcome in a few words, the runs called A and B."""
+    if comparison.seeds_only:
+        return "No difference of method"
+    won = {sign: [_name(d) for d in comparison.differences if d.better == sign] for sign in (1, -1)}
+    sides = [(name, won[sign]) for sign, name in ((1, "A"), (-1, "B")) if won[sign]]
+    if not sides:
+        return "No difference can be told"
+    if len(sides) == 1 and len(sides[0][1]) == len(comparison.differences):
+        return f"{sides[0][0]} is better"
+    return ", ".join(f"{name} is better in {_listed(names)}" for name, names in sides)
+
+
 def verdict(comparison: Comparison) -> list[str]:
     """Sentences: whether there is a difference, in what, how large, and what it cannot tell."""
     found, n = comparison.differences, comparison.differences[0].gain.n
@@ -110,7 +123,7 @@ class Bars:
 def as_page(comparison: Comparison) -> str:
     """One HTML page without script: verdict, table, and the differences per picture."""
     return page_environment().get_template("compare.jinja").render(
-        c=comparison, verdict=verdict(comparison), bars=[_bars(d) for d in comparison.differences], signed=signed,
+        c=comparison, headline=headline(comparison), verdict=verdict(comparison), bars=[_bars(d) for d in comparison.differences], signed=signed,
         width=_WIDTH, height=_HEIGHT, version=__version__,
         style=Markup(template_text("report.css") + template_text("board.css")),
     )  # fmt: skip
