@@ -28,6 +28,7 @@ FORMATS = {
     ".ply": SceneFormat("ply.read_ply", "ply.write_ply", 4, any_value=True),
     ".compressed.ply": SceneFormat("ply.read_ply", "compressed_ply.write_compressed_ply", 3),
     ".splat": SceneFormat("splat.read_splat", "splat.write_splat", 0),
+    ".glb": SceneFormat("glb.read_glb", "glb.write_glb", 3),
     ".spz": SceneFormat("spz.read_spz", "spz.write_spz", 4),
 }
 

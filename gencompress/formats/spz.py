@@ -35,7 +35,9 @@ def read_spz(path: Path) -> SplatScene:
     logits = activations.logit(_STORED / 255, activations.BYTE)
     log_scales = _STORED / np.float32(16) - np.float32(10)
     sh0 = (_STORED / np.float32(255) - np.float32(0.5)) / np.float32(_COLOUR)
-    sh_rest = (_STORED / np.float32(128) - 1).astype(np.float32)[harmonics].reshape(header.count, -1, 3)
+    sh_rest = harmonics.reshape(header.count, -1, 3).astype(np.float32)
+    sh_rest -= 128
+    sh_rest /= 128
     return SplatScene(
         means=frames.turn_means(_unpack_positions(positions, header.fractional_bits), to_ply),
         quats=frames.turn_quats(quaternions.wxyz(quats), to_ply),
@@ -123,7 +125,7 @@ def _first_three(stored: Bytes) -> Array:
 
 
 def _pack_harmonics(sh_rest: Array) -> Bytes:
-    steps = np.where(np.arange(sh_rest.shape[1]) < 3, 8, 16)[:, None]  # 5 bits for degree 1, 4 above
+    steps = np.where(np.arange(sh_rest.shape[1]) < 3, 8, 16)[:, None].astype(np.float32)  # 5 bits for degree 1, else 4
     levels = np.rint(sh_rest * 128) + 128
-    return _byte(np.floor((levels + steps // 2) / steps) * steps).reshape(len(sh_rest), -1)
+    return _byte(np.floor(levels / steps + np.float32(0.5)) * steps).reshape(len(sh_rest), -1)
 
