@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gencompress.errors import FormatError, RunError, nearest
 from gencompress.formats.scene import SplatScene
@@ -30,12 +31,14 @@ FORMATS = {
     ".splat": SceneFormat("splat.read_splat", "splat.write_splat", 0),
     ".glb": SceneFormat("glb.read_glb", "glb.write_glb", 3),
     ".spz": SceneFormat("spz.read_spz", "spz.write_spz", 4),
+    ".sog": SceneFormat("sog.read_sog", "sog.write_sog", 3),
+    "meta.json": SceneFormat("sog.read_sog", "sog.write_sog", 3),  # of an unbundled SOG, whose folder may stand for it
 }
 
 
 def scene_format(path: str | Path) -> tuple[str, SceneFormat]:
     """The ending in `FORMATS` that belongs to a file name, and its format. FormatError names the nearest endings."""
-    name = Path(path).name.lower()
+    name = "meta.json" if Path(path).is_dir() else Path(path).name.lower()
     found = max((ending for ending in FORMATS if name.endswith(ending)), key=len, default=None)
     if found is None:
         ending = name[name.find(".") :] if "." in name else name
@@ -55,7 +58,8 @@ def read_scene(path: str | Path) -> SplatScene:
     kind = scene_format(path)[1]
     try:
         scene = _function(kind.read)(path)
-        _refuse_empty(path, scene)
+        if not any(finite.any() for finite in _finite(scene)):
+            raise FormatError(f"{path}: none of the file's {len(scene):,} splats has finite values")
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
@@ -68,14 +72,22 @@ def write_scene(path: str | Path, scene: SplatScene, **options: Any) -> None:
 
     The file appears whole or not at all, and an old one stays until then.
 
+    Harmonics above the degree that the format holds are left out.
+
     Raises:
-        FormatError: the ending is unknown, or the scene is empty.
+        FormatError: the ending is unknown, the scene is empty, or holds values that are not finite in a format that
+            has no bits for them.
         RunError: the folder is missing or not writable, or the disk is full.
     """
     path = Path(path)
     kind = scene_format(path)[1]
     if not len(scene):
         raise FormatError(f"{path}: the scene has no splats, and a file without splats is none")
+    if scene.sh_degree > kind.sh_degree:
+        scene = replace(scene, sh_rest=scene.sh_rest[:, : (kind.sh_degree + 1) ** 2 - 1])
+    bad = 0 if kind.any_value else len(scene) - sum(int(finite.sum()) for finite in _finite(scene))
+    if bad:
+        raise FormatError(f"{path}: {bad:,} splats are not finite, which only .ply can hold: filter the scene first")
     try:
         _function(kind.write)(path, scene, **options)
     except OSError as error:
@@ -87,13 +99,8 @@ def _function(where: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(f"gencompress.formats.{module}"), name)
 
 
-def _refuse_empty(path: Path, scene: SplatScene) -> None:
-    """FormatError if there is no splat of finite values."""
-    if not len(scene):
-        raise FormatError(f"{path}: the file has no splats")
-    for start in range(0, len(scene), 1 << 14):
-        part = slice(start, start + (1 << 14))
-        tables = (scene.means, scene.quats, scene.log_scales, scene.logits[:, None], scene.sh0)
-        if np.logical_and.reduce([np.isfinite(table[part]).all(1) for table in tables]).any():
-            return
-    raise FormatError(f"{path}: none of the {len(scene):,} splats is finite")
+def _finite(scene: SplatScene) -> Iterator[NDArray[np.bool_]]:
+    """Which splats are finite in all their values, chunk by chunk."""
+    for _, part in scene.chunks():
+        tables = (part.means, part.quats, part.log_scales, part.logits, part.sh0, part.sh_rest)
+        yield np.logical_and.reduce([np.isfinite(table.reshape(len(part), -1)).all(1) for table in tables])
