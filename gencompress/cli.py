@@ -32,6 +32,8 @@ commands:
   report   write the report of a finished run again:  gencompress report RUN
   measure  FID, KID, CMMD, precision and recall, CLIP score of image sets:
            gencompress measure IMAGES --reference FOLDER --extractor inception
+  splat    make a scene of Gaussian splats smaller, or convert it:  gencompress splat in.ply out.sog --keep 0.25
+  view     show a scene in the browser:  gencompress view out.sog
   board    a leaderboard of runs, as a static site:  gencompress board RUNS... -o site/
   compare  is one run better than another, or is it noise?  gencompress compare RUN_A RUN_B
   demo     prune the bundled sample twice and name the report
@@ -136,6 +138,29 @@ def _measure(arguments: list[str]) -> None:
     print("\n".join(lines(measure(Request(**options), out))))
 
 
+def _splat(arguments: list[str]) -> None:
+    from gencompress.shortcut import splat
+
+    splat(arguments)
+
+
+def _view(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="gencompress view", description="Show a scene in the browser, from a server on 127.0.0.1 alone."
+    )
+    parser.add_argument("path", type=Path, metavar="PATH", help="scene file, folder of a viewer, or run directory")
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="port; default: a free one")
+    parser.add_argument("--up", default="-y", metavar="AXIS", help="direction of up in the scene; default: --up=-y")
+    parsed = parser.parse_args(arguments)
+    from gencompress.viewer.serve import Server, serve
+    from gencompress.viewer.site import site_of
+
+    with site_of(parsed.path, parsed.up) as site:
+        server = Server(site, parsed.port)
+        print(f"{server.url}  (Ctrl-C ends)", flush=True)
+        serve(server)
+
+
 def _board(arguments: list[str]) -> None:
     from gencompress.board import write_board
 
@@ -172,6 +197,7 @@ def _compare(arguments: list[str]) -> None:
 
 def _demo(arguments: list[str]) -> None:
     from gencompress.run import launch
+    from gencompress.run.settings import quoted
 
     parser = argparse.ArgumentParser(prog="gencompress demo", description="Prune the bundled sample, twice.")
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where the run folders go")
@@ -179,7 +205,7 @@ def _demo(arguments: list[str]) -> None:
     runs = []
     for keep in _KEEPS:
         config, path = launch.compose(
-            ["+experiment=ecodiff_sample", f"budget.keep={keep}", f"run.dir={_quoted(out / f'demo-keep-{keep}')}"]
+            ["+experiment=ecodiff_sample", f"budget.keep={keep}", f"run.dir={quoted(str(out / f'demo-keep-{keep}'))}"]
         )
         launch.execute(config, path)
         runs.append(path)
@@ -206,18 +232,14 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _quoted(path: Path) -> str:
-    """A path as a value in Hydra's grammar."""
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "run": _run,
     "eval": _eval,
     "export": _export,
     "report": _report,
     "measure": _measure,
+    "splat": _splat,
+    "view": _view,
     "board": _board,
     "compare": _compare,
     "demo": _demo,

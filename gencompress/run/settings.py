@@ -98,7 +98,13 @@ def _word(value: Any) -> str:
         return shlex.quote(f"[{','.join(map(str, value))}]")
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     plain = re.fullmatch(r"[\w./:+-]+", text)
-    return text if plain else shlex.quote("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'")
+    return text if plain else shlex.quote(quoted(text))
+
+
+def quoted(text: str) -> str:
+    """Any text as one value in Hydra's grammar."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _value(value: Any) -> Any:
