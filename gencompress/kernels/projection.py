@@ -19,13 +19,17 @@ from numpy.typing import NDArray
 from gencompress.kernels.compiled import Floats, inline, jit
 from gencompress.kernels.harmonics import TERMS, harmonics
 
+Camera = NDArray[np.float64]
+Vector = tuple[float, float, float]
+Quaternion = tuple[float, float, float, float]
+
 ROW = 8  # floats of a projected splat:
 MEAN_X, MEAN_Y, SLOPE, SHARP, NARROW, LOG_OPACITY, ASPECT, HALF_HEIGHT = range(ROW)
 
 EPS2D = 0.3  # px^2
 NEAR, FAR = 0.01, 1e10
 ALPHA_MIN = 1 / 255
-_REACH = 3.33  # standard deviations beyond which gsplat draws nothing
+REACH = 3.33  # standard deviations beyond which gsplat draws nothing
 # a camera as a row of numbers: rotation (9), translation (3), fx, fy, cx, cy, centre (3), limits of x/z and y/z (4)
 CAMERA = 23
 
@@ -50,6 +54,100 @@ def rotation_of(w: float, x: float, y: float, z: float) -> tuple[float, ...]:
     )  # fmt: skip
 
 
+@inline
+def unit_quaternion(quats: Floats, n: int) -> tuple[Quaternion, float]:
+    """Quaternion `n` at length 1, and its length; zeros turn nothing."""
+    w, x, y, z = np.float64(quats[n, 0]), np.float64(quats[n, 1]), np.float64(quats[n, 2]), np.float64(quats[n, 3])
+    length = math.sqrt(w * w + x * x + y * y + z * z)
+    scale = 1 / length if length > 0 else 0.0
+    return (w * scale, x * scale, y * scale, z * scale), length
+
+
+@inline
+def in_camera(means: Floats, n: int, camera: Camera) -> Vector:
+    """Centre `n` in camera space."""
+    x, y, z = np.float64(means[n, 0]), np.float64(means[n, 1]), np.float64(means[n, 2])
+    return (
+        camera[0] * x + camera[1] * y + camera[2] * z + camera[9],
+        camera[3] * x + camera[4] * y + camera[5] * z + camera[10],
+        camera[6] * x + camera[7] * y + camera[8] * z + camera[11],
+    )
+
+
+@inline
+def jacobian(c: Vector, camera: Camera) -> tuple[float, float, float, float]:
+    """dx/dX, dx/dZ, dy/dY and dy/dZ of the image point (x, y) of a point (X, Y, Z) in camera space."""
+    x, y = camera[12] / c[2], camera[13] / c[2]
+    ratio_x = min(max(c[0] / c[2], camera[19]), camera[20])
+    ratio_y = min(max(c[1] / c[2], camera[21]), camera[22])
+    return x, -x * ratio_x, y, -y * ratio_y
+
+
+@inline
+def image_axes(j: tuple[float, float, float, float], camera: Camera) -> tuple[Vector, Vector]:
+    """The rows of J W: how a step in the world moves the image point."""
+    return (
+        (j[0] * camera[0] + j[1] * camera[6], j[0] * camera[1] + j[1] * camera[7], j[0] * camera[2] + j[1] * camera[8]),
+        (j[2] * camera[3] + j[3] * camera[6], j[2] * camera[4] + j[3] * camera[7], j[2] * camera[5] + j[3] * camera[8]),
+    )
+
+
+@inline
+def along_axes(a: Vector, r: tuple[float, ...]) -> Vector:
+    """The row a R: `a` along the axes of a rotation."""
+    return (
+        a[0] * r[0] + a[1] * r[3] + a[2] * r[6],
+        a[0] * r[1] + a[1] * r[4] + a[2] * r[7],
+        a[0] * r[2] + a[1] * r[5] + a[2] * r[8],
+    )
+
+
+@inline
+def scaled(a: Vector, scales: Floats, n: int) -> Vector:
+    """`a` times the scales of splat `n`."""
+    return a[0] * scales[n, 0], a[1] * scales[n, 1], a[2] * scales[n, 2]
+
+
+@inline
+def dot(a: Vector, b: Vector) -> float:
+    """A . b."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+@inline
+def squared_cross(a: Vector, b: Vector) -> float:
+    """|a x b|^2 = det [[a.a, a.b], [a.b, b.b]] without cancellation."""
+    x = a[1] * b[2] - a[2] * b[1]
+    y = a[2] * b[0] - a[0] * b[2]
+    z = a[0] * b[1] - a[1] * b[0]
+    return x * x + y * y + z * z
+
+
+@inline
+def misses(centre: float, half: float, size: int) -> bool:
+    """Whether no pixel centre of the image lies within `half` of `centre`."""
+    return math.ceil(max(centre - half, 0.0) - 0.5) > math.floor(min(centre + half, float(size)) - 0.5)
+
+
+@inline
+def direction(means: Floats, n: int, camera: Camera) -> tuple[Vector, float]:
+    """From the camera to centre `n`, at length 1, and the distance."""
+    x, y, z = means[n, 0] - camera[16], means[n, 1] - camera[17], means[n, 2] - camera[18]
+    length = math.sqrt(x * x + y * y + z * z)
+    return (x / length, y / length, z / length), length
+
+
+@inline
+def color_of(colors: Floats, n: int, terms: int, basis: NDArray[np.float64]) -> Vector:
+    """0.5 + SH of splat `n`, before negative values are cut off."""
+    r, g, b = 0.5, 0.5, 0.5
+    for k in range(terms):
+        r += basis[k] * colors[n, 3 * k]
+        g += basis[k] * colors[n, 3 * k + 1]
+        b += basis[k] * colors[n, 3 * k + 2]
+    return r, g, b
+
+
 @jit
 def project(
     start: int,
@@ -61,7 +159,7 @@ def project(
     gates: Floats,
     colors: Floats,
     sh_degree: int,
-    camera: NDArray[np.float64],
+    camera: Camera,
     width: int,
     height: int,
     antialiased: bool,
@@ -94,18 +192,14 @@ def project(
     basis = np.empty(TERMS)
     for n in range(start, stop):
         depths[n] = 0
-        x, y, z = np.float64(means[n, 0]), np.float64(means[n, 1]), np.float64(means[n, 2])
-        cx = camera[0] * x + camera[1] * y + camera[2] * z + camera[9]
-        cy = camera[3] * x + camera[4] * y + camera[5] * z + camera[10]
-        cz = camera[6] * x + camera[7] * y + camera[8] * z + camera[11]
-        if not NEAR <= cz <= FAR:
+        c = in_camera(means, n, camera)
+        if not NEAR <= c[2] <= FAR:
             continue
-        fx, fy = camera[12], camera[13]
-        m0, m1 = _screen_axes(quats, scales, n, camera, cx, cy, cz)
-        xx = m0[0] * m0[0] + m0[1] * m0[1] + m0[2] * m0[2]
-        xy = m0[0] * m1[0] + m0[1] * m1[1] + m0[2] * m1[2]
-        yy = m1[0] * m1[0] + m1[1] * m1[1] + m1[2] * m1[2]
-        det = _squared_cross(m0, m1)
+        rotation = rotation_of(*unit_quaternion(quats, n)[0])
+        axis_x, axis_y = image_axes(jacobian(c, camera), camera)
+        m0 = scaled(along_axes(axis_x, rotation), scales, n)
+        m1 = scaled(along_axes(axis_y, rotation), scales, n)
+        xx, xy, yy, det = dot(m0, m0), dot(m0, m1), dot(m1, m1), squared_cross(m0, m1)
         blurred = det + EPS2D * (xx + yy) + EPS2D * EPS2D
         xx += EPS2D
         yy += EPS2D
@@ -114,16 +208,12 @@ def project(
             opacity *= math.sqrt(det / blurred)
         if not opacity >= ALPHA_MIN or not blurred < np.inf:
             continue
-        reach = min(math.sqrt(2 * math.log(opacity / ALPHA_MIN)), _REACH)
-        mean_x, mean_y = fx * cx / cz + camera[14], fy * cy / cz + camera[15]
+        mean_x, mean_y = camera[12] * c[0] / c[2] + camera[14], camera[13] * c[1] / c[2] + camera[15]
+        reach = min(math.sqrt(2 * math.log(opacity / ALPHA_MIN)), REACH)
         half_x, half_y = reach * math.sqrt(xx), reach * math.sqrt(yy)
-        # between these a pixel centre can lie inside
-        if (
-            math.ceil(max(mean_x - half_x, 0.0) - 0.5) > math.floor(min(mean_x + half_x, width) - 0.5)
-            or math.ceil(max(mean_y - half_y, 0.0) - 0.5) > math.floor(min(mean_y + half_y, height) - 0.5)
-        ):
+        if misses(mean_x, half_x, width) or misses(mean_y, half_y, height):
             continue
-        depths[n] = cz
+        depths[n] = c[2]
         rows[n, MEAN_X] = mean_x
         rows[n, MEAN_Y] = mean_y
         rows[n, SLOPE] = xy / yy
@@ -133,59 +223,12 @@ def project(
         rows[n, ASPECT] = math.sqrt(blurred) / yy
         rows[n, HALF_HEIGHT] = half_y
         if depth_channel >= 0:
-            features[n, depth_channel] = cz
+            features[n, depth_channel] = c[2]
         if sh_degree < 0:
-            for c in range(colors.shape[1]):
-                features[n, c] = colors[n, c]
+            for channel in range(colors.shape[1]):
+                features[n, channel] = colors[n, channel]
         else:
-            dx, dy, dz = x - camera[16], y - camera[17], z - camera[18]
-            norm = 1 / math.sqrt(dx * dx + dy * dy + dz * dz)
-            harmonics(dx * norm, dy * norm, dz * norm, sh_degree, basis)
-            r, g, b = 0.5, 0.5, 0.5
-            for k in range((sh_degree + 1) ** 2):
-                r += basis[k] * colors[n, 3 * k]
-                g += basis[k] * colors[n, 3 * k + 1]
-                b += basis[k] * colors[n, 3 * k + 2]
-            features[n, 0] = max(r, 0.0)
-            features[n, 1] = max(g, 0.0)
-            features[n, 2] = max(b, 0.0)
-
-
-@inline
-def _screen_axes(
-    quats: Floats, scales: Floats, n: int, camera: NDArray[np.float64], cx: float, cy: float, cz: float
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """The rows of J W R S: how the splat's own three axes move the image point."""
-    w, x, y, z = np.float64(quats[n, 0]), np.float64(quats[n, 1]), np.float64(quats[n, 2]), np.float64(quats[n, 3])
-    norm = math.sqrt(w * w + x * x + y * y + z * z)
-    if norm > 0:  # a quaternion of zeros turns nothing
-        w, x, y, z = w / norm, x / norm, y / norm, z / norm
-    r = rotation_of(w, x, y, z)
-    fx, fy = camera[12], camera[13]
-    j0, j1 = fx / cz, fy / cz
-    j02 = -j0 * min(max(cx / cz, camera[19]), camera[20])
-    j12 = -j1 * min(max(cy / cz, camera[21]), camera[22])
-    a0, a1, a2 = j0 * camera[0] + j02 * camera[6], j0 * camera[1] + j02 * camera[7], j0 * camera[2] + j02 * camera[8]
-    b0, b1, b2 = j1 * camera[3] + j12 * camera[6], j1 * camera[4] + j12 * camera[7], j1 * camera[5] + j12 * camera[8]
-    s0, s1, s2 = np.float64(scales[n, 0]), np.float64(scales[n, 1]), np.float64(scales[n, 2])
-    return (
-        (
-            (a0 * r[0] + a1 * r[3] + a2 * r[6]) * s0,
-            (a0 * r[1] + a1 * r[4] + a2 * r[7]) * s1,
-            (a0 * r[2] + a1 * r[5] + a2 * r[8]) * s2,
-        ),
-        (
-            (b0 * r[0] + b1 * r[3] + b2 * r[6]) * s0,
-            (b0 * r[1] + b1 * r[4] + b2 * r[7]) * s1,
-            (b0 * r[2] + b1 * r[5] + b2 * r[8]) * s2,
-        ),
-    )
-
-
-@inline
-def _squared_cross(a: tuple[float, float, float], b: tuple[float, float, float]) -> float:
-    """|a x b|^2 = det [[a.a, a.b], [a.b, b.b]] without cancellation."""
-    x = a[1] * b[2] - a[2] * b[1]
-    y = a[2] * b[0] - a[0] * b[2]
-    z = a[0] * b[1] - a[1] * b[0]
-    return x * x + y * y + z * z
+            towards = direction(means, n, camera)[0]
+            harmonics(towards[0], towards[1], towards[2], sh_degree, basis)
+            red, green, blue = color_of(colors, n, (sh_degree + 1) ** 2, basis)
+            features[n, 0], features[n, 1], features[n, 2] = max(red, 0.0), max(green, 0.0), max(blue, 0.0)
