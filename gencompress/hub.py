@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gencompress.errors import DataError, ModelError, nearest
+from gencompress.errors import ConfigError, DataError, ModelError, nearest
 
 _SAMPLE = "sample:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -16,10 +16,13 @@ def locate(model: str) -> str:
 
     ModelError or ConfigError, naming the nearest valid names, if it is none of these. Nothing is downloaded.
     """
-    from gencompress.scenes import SAMPLES, path
+    from gencompress.scenes import SAMPLES, SPLATS, path
 
     if model.startswith(_SAMPLE):
-        return str(path(model.removeprefix(_SAMPLE)))
+        name = model.removeprefix(_SAMPLE)
+        if name in SPLATS:
+            raise ModelError(f"model.path={model!r} is a scene: use +experiment=splat_prune scene={model}")
+        return str(path(name))
     if Path(model).is_dir() or _HUB_ID.fullmatch(model):
         return model
     samples = [_SAMPLE + name for name in SAMPLES]
@@ -34,10 +37,13 @@ def locate_scene(scene: str) -> Path:
 
     DataError or ConfigError, naming the nearest valid names, if it is neither.
     """
-    from gencompress.scenes import path
+    from gencompress.scenes import SPLATS, path
 
     if scene.startswith(_SAMPLE):
-        return path(scene.removeprefix(_SAMPLE))
+        name = scene.removeprefix(_SAMPLE)
+        if name not in SPLATS:
+            raise ConfigError(f"scene={scene!r}: no bundled scene: {nearest(name, SPLATS)}")
+        return path(name)
     if not Path(scene).exists():
         raise DataError(f"scene={scene!r}: no such file")
     return Path(scene)

@@ -1,4 +1,4 @@
-"""Bundled sample pipelines, really trained and small: `path("emoji32_ddpm")` is a folder for `from_pretrained`."""
+"""Bundled samples, really trained and small: pipelines for `from_pretrained`, and scenes of Gaussian splats."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from pathlib import Path
 from gencompress.errors import ConfigError, nearest
 
 SAMPLES = ("emoji32_ddpm", "emoji64_sd")
+SPLATS = {"guitar": "guitar.compressed.ply"}  # scenes by name
 FILES = ("emoji64_sd_prompts.txt", "emoji_reference.npz")
 
 
 def path(name: str) -> Path:
-    """Folder of a bundled sample pipeline, or path of a bundled file (`FILES`).
+    """Folder of a bundled sample pipeline, file of a bundled scene (`SPLATS`), or path of a bundled file (`FILES`).
 
     Raises ConfigError naming the nearest valid names if `name` is unknown, or saying how to make it if it is absent.
     """
-    if name not in SAMPLES + FILES:
-        raise ConfigError(f"no bundled sample {name!r}: {nearest(name, SAMPLES + FILES)}")
-    found = Path(__file__).resolve().parent / name
+    names = {**{known: known for known in SAMPLES + FILES}, **SPLATS}
+    if name not in names:
+        raise ConfigError(f"no bundled sample {name!r}: {nearest(name, names)}")
+    found = Path(__file__).resolve().parent / names[name]
     if not found.exists():
-        raise ConfigError(f"the bundled sample {name!r} is missing at {found}; `make samples` trains it again")
+        cure = "install gencompress again" if name in SPLATS else "`make samples` trains it again"
+        raise ConfigError(f"the bundled sample {name!r} is missing at {found}; {cure}")
     return found

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from gencompress import scenes
-from gencompress.errors import ConfigError, DataError, NumericsError
+from gencompress.errors import ConfigError, DataError, ModelError, NumericsError
 from gencompress.scenes import emoji, reference, tokenizer, training
 
 SHARED = Path(os.environ.get("GENCOMPRESS_SHARED") or Path(__file__).resolve().parents[3] / "shared")
@@ -177,3 +177,20 @@ def test_replacing_a_folder_is_all_or_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="out of luck"):
         training.replace_folder(target, fail)
     assert [p.name for p in tmp_path.iterdir()] == ["pipeline"] and (target / "old.txt").read_text() == "old"
+
+
+def test_bundled_scenes_are_found_by_name_and_are_not_models() -> None:
+    from gencompress.formats import read_scene
+    from gencompress.hub import locate, locate_scene
+
+    for name, file in scenes.SPLATS.items():
+        found = locate_scene(f"sample:{name}")
+        assert found == scenes.path(name) and found.name == file
+        assert (found.parent / f"{name}.LICENSE.txt").read_text(encoding="utf-8").startswith("Copyright")
+        with pytest.raises(ModelError, match="is a scene"):
+            locate(f"sample:{name}")
+    guitar = read_scene(scenes.path("guitar"))
+    assert len(guitar) == 90_854 and guitar.sh_degree == 0
+    for wrong in ("sample:gitar", "sample:emoji32_ddpm"):
+        with pytest.raises(ConfigError, match="'guitar'"):
+            locate_scene(wrong)
