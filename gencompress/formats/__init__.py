@@ -13,6 +13,8 @@ _WHERE = {
     "SH_C0": "scene",
     "Cameras": "cameras",
     "SplatScene": "scene",
+    "find_cameras": "camera_files",
+    "read_cameras": "camera_files",
     "read_scene": "files",
     "scene_format": "files",
     "write_scene": "files",
