@@ -1,4 +1,4 @@
-"""Which splats touch which tile, in depth order: a radix sort of the depths and a counting sort into tiles."""
+"""Which splats touch which tile, from front to back: a counting sort into tiles, then a radix sort of every tile."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencompress.errors import KernelError
-from gencompress.kernels.compiled import Floats, Ints, inline, jit
+from gencompress.kernels.compiled import Floats, Ints, inline, jit, parallel
 from gencompress.kernels.projection import ASPECT, HALF_HEIGHT, MEAN_X, MEAN_Y, SLOPE
 
 TILE_WIDTH, TILE_HEIGHT = 32, 32
+_CHUNK = 1 << 14  # splats
 _MOST = 2**31 - 1
+Longs = NDArray[np.int64]
 SLACK = 1.0001  # on squared half-heights: fp32 must not lose a pixel on the rim
 
 
@@ -30,10 +32,10 @@ class Tiles:
         height: of the image in pixels.
     """
 
-    starts: NDArray[np.int64]
+    starts: Longs
     splats: Ints
     slots: Ints
-    first_slots: NDArray[np.int64]
+    first_slots: Longs
     width: int
     height: int
 
@@ -51,12 +53,19 @@ def sort_into_tiles(rows: Floats, depths: Floats, width: int, height: int) -> Ti
         height: in pixels.
     """
     columns, lines = -(-width // TILE_WIDTH), -(-height // TILE_HEIGHT)
-    starts, first_slots = np.zeros(columns * lines + 1, np.int64), np.zeros(len(rows) + 1, np.int64)
-    _count(rows, depths, columns, lines, starts, first_slots)
+    chunks = -(-len(rows) // _CHUNK)
+    # Every chunk of splats knows where its entries go in every list, so chunks are independent and their number is
+    # not that of the threads.
+    counts, touched = np.zeros((chunks + 1, columns * lines), np.int64), np.zeros(len(rows) + 1, np.int64)
+    parallel(_count, chunks, rows, depths, columns, counts, touched)
+    starts = np.append(0, counts.sum(0).cumsum())
     if starts[-1] > _MOST:
         raise KernelError(f"the splats reach {starts[-1]:,} tiles of one view, more than {_MOST:,}; filter huge splats")
+    first_slots = touched.cumsum()
+    ends = counts.cumsum(0) + starts[:-1]
     splats, slots = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32)
-    _fill(rows, _front_to_back(depths.view(np.uint32)), columns, lines, starts[:-1].copy(), first_slots, splats, slots)
+    parallel(_fill, chunks, rows, depths, columns, ends, first_slots, splats, slots)
+    parallel(_sort, columns * lines, starts, depths.view(np.uint32), splats, slots)
     return Tiles(starts, splats, slots, first_slots, width, height)
 
 
@@ -88,61 +97,83 @@ def _tile_columns(rows: Floats, n: int, line: int, columns: int) -> tuple[int, i
 
 
 @jit
-def _count(rows: Floats, depths: Floats, columns: int, lines: int, starts: Ints, first_slots: Ints) -> None:
-    """Fill `starts` and `first_slots`, both zero before."""
-    for n in range(len(depths)):
-        touched = 0
-        if depths[n] > 0:
+def _count(
+    start: int, stop: int, rows: Floats, depths: Floats, columns: int, counts: Longs, touched: Longs
+) -> None:
+    """Entries that chunks start to stop add to every tile, in `counts` one row down, and tiles of every splat."""
+    lines = counts.shape[1] // columns
+    for chunk in range(start, stop):
+        for n in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(depths))):
+            if depths[n] == 0:
+                continue
             first_line, last_line = _tile_lines(rows, n, lines)
             for line in range(first_line, last_line + 1):
                 first, last = _tile_columns(rows, n, line, columns)
                 for tile in range(line * columns + first, line * columns + last + 1):
-                    starts[tile + 1] += 1
-                    touched += 1
-        first_slots[n + 1] = first_slots[n] + touched
-    for tile in range(len(starts) - 1):
-        starts[tile + 1] += starts[tile]
+                    counts[chunk + 1, tile] += 1
+                    touched[n + 1] += 1
 
 
 @jit
 def _fill(
-    rows: Floats, order: Ints, columns: int, lines: int, ends: Ints, first_slots: Ints, splats: Ints, slots: Ints
-) -> None:
-    """Append every splat of `order` to the lists of its tiles; `ends` moves from their starts to their ends."""
-    for n in order:
-        slot = first_slots[n]
-        first_line, last_line = _tile_lines(rows, n, lines)
-        for line in range(first_line, last_line + 1):
-            first, last = _tile_columns(rows, n, line, columns)
-            for tile in range(line * columns + first, line * columns + last + 1):
-                at = ends[tile]
-                splats[at] = n
-                slots[at] = slot
-                ends[tile] = at + 1
-                slot += 1
+    start: int, stop: int, rows: Floats, depths: Floats, columns: int, ends: Longs, first_slots: Longs, splats: Ints,
+    slots: Ints,
+) -> None:  # fmt: skip
+    """Append the splats of chunks start to stop to the lists of their tiles; `ends` moves along."""
+    lines = ends.shape[1] // columns
+    for chunk in range(start, stop):
+        for n in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(depths))):
+            if depths[n] == 0:
+                continue
+            slot = first_slots[n]
+            first_line, last_line = _tile_lines(rows, n, lines)
+            for line in range(first_line, last_line + 1):
+                first, last = _tile_columns(rows, n, line, columns)
+                for tile in range(line * columns + first, line * columns + last + 1):
+                    at = ends[chunk, tile]
+                    splats[at] = n
+                    slots[at] = slot
+                    ends[chunk, tile] = at + 1
+                    slot += 1
 
 
 @jit
-def _front_to_back(keys: NDArray[np.uint32]) -> Ints:
-    """Indices of the keys above 0 in ascending order, equal keys by index; positive floats sort as their bits do."""
-    found = 0
-    for key in keys:
-        found += key > 0
-    order, other = np.empty(found, np.int32), np.empty(found, np.int32)
-    found = 0
-    for i, key in enumerate(keys):
-        if key > 0:
-            order[found] = i
-            found += 1
-    for shift in (0, 11, 22):
-        ends = np.zeros(2049, np.int64)
-        for n in order:
-            ends[((keys[n] >> shift) & 2047) + 1] += 1
-        for i in range(2048):
-            ends[i + 1] += ends[i]
-        for n in order:
-            digit = (keys[n] >> shift) & 2047
-            other[ends[digit]] = n
-            ends[digit] += 1
-        order, other = other, order
-    return order
+def _sort(start: int, stop: int, starts: Longs, keys: NDArray[np.uint32], splats: Ints, slots: Ints) -> None:
+    """Sort the lists of tiles start to stop by depth, equal depths by splat; positive floats sort as their bits do."""
+    longest = 0
+    for tile in range(start, stop):
+        longest = max(longest, starts[tile + 1] - starts[tile])
+    pairs = np.empty((2, longest, 2), np.int64)  # depth, place in the list
+    found = np.empty((longest, 2), np.int32)
+    for tile in range(start, stop):
+        first, count = starts[tile], starts[tile + 1] - starts[tile]
+        for i in range(count):
+            pairs[0, i, 0] = keys[splats[first + i]]
+            pairs[0, i, 1] = i
+            found[i, 0], found[i, 1] = splats[first + i], slots[first + i]
+        source = _radix(pairs, count)
+        for i in range(count):
+            place = pairs[source, i, 1]
+            splats[first + i], slots[first + i] = found[place, 0], found[place, 1]
+
+
+@inline
+def _radix(pairs: NDArray[np.int64], count: int) -> int:
+    """Sort pairs[0, :count] by their first, stably, with pairs[1] as space; returns where the result is, 0 or 1."""
+    ends = np.zeros((4, 257), np.int64)
+    for i in range(count):
+        for digit in range(4):
+            ends[digit, (pairs[0, i, 0] >> (8 * digit) & 255) + 1] += 1
+    source = 0
+    for digit in range(4):
+        if count == 0 or ends[digit, (pairs[0, 0, 0] >> (8 * digit) & 255) + 1] == count:
+            continue  # all alike, as the highest digits of near depths are
+        for i in range(256):
+            ends[digit, i + 1] += ends[digit, i]
+        for i in range(count):
+            value = pairs[source, i, 0] >> (8 * digit) & 255
+            at = ends[digit, value]
+            pairs[1 - source, at, 0], pairs[1 - source, at, 1] = pairs[source, i, 0], pairs[source, i, 1]
+            ends[digit, value] = at + 1
+        source = 1 - source
+    return source
