@@ -13,6 +13,7 @@ _WHERE = {
     "SH_C0": "scene",
     "Cameras": "cameras",
     "SplatScene": "scene",
+    "deviations": "fidelity",
     "find_cameras": "camera_files",
     "read_cameras": "camera_files",
     "read_scene": "files",

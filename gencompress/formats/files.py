@@ -38,8 +38,10 @@ FORMATS = {
 
 def scene_format(path: str | Path) -> tuple[str, SceneFormat]:
     """The ending in `FORMATS` that belongs to a file name, and its format. FormatError names the nearest endings."""
-    name = "meta.json" if Path(path).is_dir() else Path(path).name.lower()
+    name = Path(path).name.lower()
     found = max((ending for ending in FORMATS if name.endswith(ending)), key=len, default=None)
+    if found is None and Path(path).is_dir():
+        found = "meta.json"
     if found is None:
         ending = name[name.find(".") :] if "." in name else name
         raise FormatError(f"{path}: {ending[:40]!r} is no kind of scene file: {nearest(ending, FORMATS)}")

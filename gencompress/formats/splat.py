@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gencompress.errors import FormatError
 from gencompress.formats import activations, quaternions
@@ -39,10 +40,15 @@ def read_splat(path: Path) -> SplatScene:
     )
 
 
+def cover_order(scene: SplatScene) -> NDArray[np.int64]:
+    """The order [N] of splats by opacity times volume, the greatest first; stable."""
+    cover = scene.log_scales.sum(1, dtype=np.float64) + np.log(activations.opacity(scene.logits) + 1e-30)
+    return np.argsort(-cover, kind="stable")
+
+
 def write_splat(path: Path, scene: SplatScene) -> None:
     """Replace `path` by a .splat, the splats that cover most first, as progressive viewers expect them."""
-    cover = scene.log_scales.sum(1, dtype=np.float64) + np.log(activations.opacity(scene.logits) + 1e-30)
-    order = np.argsort(-cover, kind="stable")
+    order = cover_order(scene)
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
