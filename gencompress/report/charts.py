@@ -174,12 +174,17 @@ class Panel:
         return list(dict.fromkeys((line.run, line.label) for line in self.lines))
 
 
-def curves(runs: Sequence[RunData], width: float = 470.0, height: float = 200.0) -> list[Panel]:
-    """Loss and expected kept cost over the updates of the mask learning; empty where no run recorded a curve."""
+MASK_LOSS = "Loss: squared difference of the final latents"
+
+
+def curves(
+    runs: Sequence[RunData], loss_title: str = MASK_LOSS, width: float = 470.0, height: float = 200.0
+) -> list[Panel]:
+    """Loss and expected kept cost over the updates of what was learned; empty where no run recorded a curve."""
     goals = [keep_asked(run.metrics) for run in runs]
     loss, keep = ([(run.label, _series(run, name)) for run in runs] for name in ("loss", "keep"))
     panels = [
-        _panel("Loss: squared difference of the final latents", loss, [], width, height),
+        _panel(loss_title, loss, [], width, height),
         _panel("Expected share of the prunable cost that stays", keep, goals, width, height),
     ]
     return [panel for panel in panels if panel is not None]

@@ -17,14 +17,22 @@ SCHEMA = 1
 FILE = Path("eval", "metrics.json")
 _LARGEST = 64 * 10**6  # bytes; a million values per image are a third of this
 METHODS = {
+    "blend_max": "largest blend weight",
+    "blend_sum": "sum of blend weights",
     "ecodiff": "EcoDiff (learned masks)",
     "fisher": "gate Fisher score",
     "gauss_newton": "end-to-end Gauss-Newton score",
+    "leave_one_out": "exact leave-one-out error",
+    "light_gaussian": "LightGaussian score",
     "magnitude": "weight magnitude",
+    "opacity": "opacity",
+    "opacity_volume": "opacity × volume",
     "random": "random choice",
+    "sensitivity": "sensitivity (PUP)",
+    "spectral": "graph-spectral score",
     "taylor": "first-order Taylor score",
 }
-METRICS = {"params": "parameters", "macs": "MACs", "bytes": "bytes"}
+METRICS = {"params": "parameters", "macs": "MACs", "bytes": "bytes", "units": "splats"}
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,10 @@ def budget_words(metrics: Mapping[str, Any]) -> str:
     """The budget as asked: "0.67 of the prunable parameters" or "at most 1.20 M parameters"."""
     metric = dig(metrics, "budget", "metric")
     name = METRICS.get(str(metric), str(metric))
-    keep = keep_asked(metrics)
+    keep, limit = keep_asked(metrics), _limit(metrics)
+    if limit is not None:
+        sign, amount, what = limit
+        return f"{what} at {'most' if sign == '≤' else 'least'} {amount}"
     if keep is not None:
         scope = {"prunable": "the prunable ", "total": "all "}.get(str(dig(metrics, "budget", "scope")), "the ")
         return f"{keep:g} of {scope}{name}"
@@ -151,15 +162,25 @@ def keep_asked(metrics: Mapping[str, Any]) -> float | None:
     return keep if keep is not None else asked if asked is not None and asked <= 1 else None
 
 
+def _limit(metrics: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """A budget that limits the written file or its quality: the sign, the amount, and of what."""
+    size, psnr = number(metrics, "budget", "max_mb"), number(metrics, "budget", "min_psnr")
+    if size is not None:
+        return "≤", f"{size:g} MB", "size of the first file"
+    return None if psnr is None else ("≥", f"{psnr:g} dB", "PSNR to the input's own renders")
+
+
 def _labels(read: Sequence[Mapping[str, Any]]) -> list[str]:
     """Short unique names: the keep ratio, with unit and method only where these differ between the runs."""
     methods = {str(m.get("method")) for m in read}
     metrics = {str(dig(m, "budget", "metric")) for m in read}
     labels: list[str] = []
     for m in read:
-        keep, asked = keep_asked(m), number(m, "budget", "asked")
+        keep, asked, limit = keep_asked(m), number(m, "budget", "asked"), _limit(m)
         label = f"keep {keep:g}" if keep is not None else f"≤ {figures.count(asked)}" if asked is not None else "pruned"
-        if len(metrics) > 1 or keep is None:
+        if limit is not None:
+            label = " ".join(limit[:2])
+        elif len(metrics) > 1 or keep is None:
             label += f" {METRICS.get(str(dig(m, 'budget', 'metric')), '')}".rstrip()
         if len(methods) > 1:
             label = f"{m.get('method')}, {label}"

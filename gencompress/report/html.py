@@ -18,7 +18,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from gencompress import __version__
-from gencompress.report import charts, figures, tables
+from gencompress.report import charts, figures, splats, tables
 from gencompress.report.data import RunData, load_runs
 from gencompress.report.pictures import sheets
 from gencompress.run.atomic import write_text
@@ -41,40 +41,50 @@ def write_report(run_dirs: list[Path], out: Path) -> Path:
         RunError: a run that was not evaluated, or a file that cannot be written.
     """
     runs = load_runs(run_dirs)
-    page = page_environment().get_template("report.jinja").render(**_context(runs))
+    if runs[0].text("domain") == splats.DOMAIN:
+        template, shown = "splats.jinja", splats.context(runs, out.parent)
+    else:
+        template, shown = "report.jinja", _models(runs)
+    page = page_environment().get_template(template).render(**_context(runs), **shown)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)
     return out
 
 
 def _context(runs: Sequence[RunData]) -> dict[str, Any]:
-    """All that the template shows."""
+    """What every report shows."""
     script = template_text("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    drawn = [chart for chart in (charts.widths(run) for run in runs) if chart is not None]
     return {
         "runs": runs,
         "title": runs[0].model,
+        "band": _BAND,
+        "at_first": _AT_FIRST,
+        "stages": tables.stage_table(runs),
+        "quality_notes": tables.quality_notes(runs),
+        "commands": tables.commands(runs),
+        "version": __version__,
+        "style": Markup(template_text("report.css")),
+        "script": Markup(script),
+        "script_hash": digest,
+    }
+
+
+def _models(runs: Sequence[RunData]) -> dict[str, Any]:
+    """What the report of pruned models shows beyond that."""
+    drawn = [chart for chart in (charts.widths(run) for run in runs) if chart is not None]
+    return {
         "lead": _lead(runs),
         "headline": tables.headline(runs),
         "sheets": sheets(runs),
-        "band": _BAND,
-        "at_first": _AT_FIRST,
         "widths": drawn,
         "sections": next((charts.sections(run) for run in runs if charts.group_list(run)), []),
         "groups": tables.group_table(runs),
         "curves": charts.curves(runs),
         "methods": sorted({run.method for run in runs}),
         "cost": tables.cost(runs),
-        "stages": tables.stage_table(runs),
         "quality": tables.quality(runs),
-        "quality_notes": tables.quality_notes(runs),
         "protocol": tables.protocol(runs),
-        "commands": tables.commands(runs),
-        "version": __version__,
-        "style": Markup(template_text("report.css")),
-        "script": Markup(script),
-        "script_hash": digest,
     }
 
 

@@ -44,7 +44,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Row:
-    """The pictures of one pipeline: the dense one, a pruned one, or that after recovery."""
+    """The pictures of one pipeline or scene: dense, pruned, after recovery, or the differences between two of these."""
 
     label: str
     dense: bool
@@ -53,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Rows whose pictures in one column come from the same seed and prompt; the first row is the dense pipeline."""
+    """Rows whose pictures in one column come from the same seed and prompt, or view; the first row is the dense one."""
 
     rows: tuple[Row, ...]
     captions: tuple[str, ...]
@@ -65,8 +65,12 @@ class Sheet:
         return len(self.captions)
 
 
-def sheets(runs: Sequence[RunData]) -> list[Sheet]:
+def sheets(runs: Sequence[RunData], whole: str = "dense") -> list[Sheet]:
     """One sheet for all runs whose dense pictures are the same files, byte for byte; runs without pictures have none.
+
+    Args:
+        runs: in the order in which they are shown.
+        whole: label of the dense row.
 
     Raises:
         DataError: a listed picture is missing, no PNG, outside the run directory, or of another size than its pair.
@@ -76,35 +80,35 @@ def sheets(runs: Sequence[RunData]) -> list[Sheet]:
         dense = _listed(run, "dense")
         if dense and (_listed(run, "pruned") or _listed(run, "recovered")):
             together.setdefault(tuple(path.read_bytes() for path in dense), []).append(run)
-    return [_sheet(group) for group in together.values()]
+    return [_sheet(group, whole) for group in together.values()]
 
 
-def _sheet(runs: Sequence[RunData]) -> Sheet:
+def _sheet(runs: Sequence[RunData], whole: str) -> Sheet:
     first = runs[0]
     dense_paths = _listed(first, "dense")
-    rows: list[tuple[str, list[Path]]] = []
+    rows: list[tuple[str, list[Path], bool]] = []  # label, files, whether they have a PSNR
     for run in runs:
         recovered = _listed(run, "recovered")
         pruned = run.label + (", before recovery" if recovered else "")
-        rows += [(name, paths) for name, paths in ((pruned, _listed(run, "pruned")), (run.label, recovered)) if paths]
-    columns = min(len(dense_paths), *(len(paths) for _, paths in rows))
+        rows += [(pruned, _listed(run, "pruned"), True), (run.label, recovered, True)]
+        rows.append((f"{run.label}, difference", _listed(run, "error"), False))
+    rows = [row for row in rows if row[1]]
+    columns = min(len(dense_paths), *(len(paths) for _, paths, _ in rows))
     shown = min(columns, MOST)
     dense = [decode(path) for path in dense_paths[:shown]]
-    built = [
-        Row(
-            "dense", True, tuple(_picture(pixels, None, path) for pixels, path in zip(dense, dense_paths, strict=False))
-        )
-    ]
-    for label, paths in rows:
+    drawn = tuple(_picture(pixels, None, path) for pixels, path in zip(dense, dense_paths, strict=False))
+    built = [Row(whole, True, drawn)]
+    for label, paths, compared in rows:
         pairs = zip(dense, paths[:shown], strict=True)
-        built.append(Row(label, False, tuple(_picture(decode(path), reference, path) for reference, path in pairs)))
+        row = tuple(_picture(decode(path), reference, path, compared) for reference, path in pairs)
+        built.append(Row(label, False, row))
     return Sheet(tuple(built), _captions(first, shown), columns - shown)
 
 
 def _captions(run: RunData, columns: int) -> tuple[str, ...]:
-    """The prompt of every column where they are recorded, else its number."""
-    prompts = dig(run.metrics, "images", "prompts")
-    names = [str(p) for p in prompts] if isinstance(prompts, list) else []
+    """The prompt or name of every column where they are recorded, else its number."""
+    recorded = dig(run.metrics, "images", "prompts") or dig(run.metrics, "images", "names")
+    names = [str(name) for name in recorded] if isinstance(recorded, list) else []
     return tuple(names[i] if i < len(names) else f"sample {i + 1}" for i in range(columns))
 
 
@@ -123,11 +127,15 @@ def listed_pictures(folder: Path, metrics: Mapping[str, Any], kind: str, most: i
         return []
     if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
         raise DataError(f"{folder}: images.{kind} in metrics.json must be a list of file names")
-    root = folder.resolve()
+    root, parents = folder.resolve(), dict[Path, Path]()
     paths = []
     for name in listed[:most]:
         try:
-            path = (root / name).resolve()
+            path = root / name
+            if path.parent not in parents:  # most pictures lie in one folder, and resolving takes a call per part
+                parents[path.parent] = path.parent.resolve()
+            path = parents[path.parent] / path.name
+            path = path.resolve() if path.is_symlink() or path.name == ".." else path
             inside, there = path.is_relative_to(root), path.is_file()
         except (OSError, ValueError) as error:  # no name that a file can have
             raise DataError(f"{folder}: images.{kind} names {name[:100]!r}, which is no file name") from error
@@ -150,20 +158,32 @@ def decode(path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path}: not a readable PNG: {error}") from error
 
 
-def _picture(pixels: NDArray[np.uint8], reference: NDArray[np.uint8] | None, path: Path) -> Picture:
-    """Encode anew: nothing of the file but its pixels gets into the page."""
+def picture(path: Path, side: int = _SIDE) -> Picture:
+    """A PNG by itself, at most `side` pixels wide and high."""
+    return _encoded(decode(path), None, side)
+
+
+def _picture(
+    pixels: NDArray[np.uint8], reference: NDArray[np.uint8] | None, path: Path, compared: bool = True
+) -> Picture:
+    """A picture beside the dense one of its column."""
     if reference is not None and reference.shape != pixels.shape:
         raise DataError(f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels, unlike the dense picture beside it")
+    return _encoded(pixels, None if reference is None or not compared else _psnr(reference, pixels), _SIDE)
+
+
+def _encoded(pixels: NDArray[np.uint8], psnr_db: float | None, side: int) -> Picture:
+    """Encode anew: nothing of the file but its pixels gets into the page."""
     height, width = pixels.shape[:2]
-    image, buffer, shrunk = Image.fromarray(pixels), io.BytesIO(), max(width, height) > _SIDE
+    image, buffer, shrunk = Image.fromarray(pixels), io.BytesIO(), max(width, height) > side
     if shrunk:
-        image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
         image.save(buffer, "WEBP", quality=90, method=2)  # 2: three times as fast as the default
     else:
         image.save(buffer, "PNG", optimize=True)
     kind = "webp" if shrunk else "png"
     uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return Picture(uri, width, height, None if reference is None else _psnr(reference, pixels), shrunk)
+    return Picture(uri, width, height, psnr_db, shrunk)
 
 
 def _psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

@@ -38,7 +38,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class _Column:
+class Column:
     """A cost column: heading, where its number lies, how it reads, and what else stands below it."""
 
     head: str
@@ -48,10 +48,10 @@ class _Column:
 
 
 _COSTS = (
-    _Column("Parameters", "", ("params",), figures.count),
-    _Column("MACs", "per step", ("macs",), figures.operations),
-    _Column("Size", "of the weights", ("bytes",), figures.size),
-    _Column("Latency", "median", ("latency_s", "median"), figures.seconds),
+    Column("Parameters", "", ("params",), figures.count),
+    Column("MACs", "per step", ("macs",), figures.operations),
+    Column("Size", "of the weights", ("bytes",), figures.size),
+    Column("Latency", "median", ("latency_s", "median"), figures.seconds),
 )
 
 
@@ -68,13 +68,14 @@ def headline(runs: Sequence[RunData]) -> Table:
     dense = [Cell(c.words(first.number("dense", *c.keys))) for c in columns] + [Cell("", "reference")] * len(quality)
     lines = [Line("dense", "", tuple(dense), dense=True)]
     for run in runs:
-        cells = [_cost_cell(run, column) for column in columns]
-        cells += [_quality_cell(run, key, places, unit) for _, key, places, unit in quality]
+        cells = [cost_cell(run, column) for column in columns]
+        cells += [quality_cell(run, key, places, unit) for _, key, places, unit in quality]
         lines.append(Line(run.label, run.method, tuple(cells)))
     return Table(tuple(heads), tuple(lines))
 
 
-def _cost_cell(run: RunData, column: _Column) -> Cell:
+def cost_cell(run: RunData, column: Column) -> Cell:
+    """What a pruned model costs, and how that changed."""
     dense, pruned = run.number("dense", *column.keys), run.number("pruned", *column.keys)
     if not dense or pruned is None:
         return Cell(column.words(pruned))
@@ -84,8 +85,9 @@ def _cost_cell(run: RunData, column: _Column) -> Cell:
     return Cell(column.words(pruned), detail, pruned / dense)
 
 
-def _quality_cell(run: RunData, key: str, places: int, unit: str) -> Cell:
-    mean, se = run.number("quality", key, "mean"), run.number("quality", key, "se")
+def quality_cell(run: RunData, key: str, places: int, unit: str, where: str = "quality") -> Cell:
+    """A mean with its standard error."""
+    mean, se = run.number(where, key, "mean"), run.number(where, key, "se")
     if mean is None:
         return Cell(figures.NONE, "not measured")
     return Cell(figures.fixed(mean, places, unit), f"± {figures.fixed(se, places)}" if se is not None else "")
@@ -132,7 +134,7 @@ def quality(runs: Sequence[RunData]) -> Table:
     heads += [(_distance_name(runs, key), "lower is closer") for key in sets]
     lines = []
     for run in runs:
-        cells = [_quality_cell(run, key, places, unit) for _, key, places, unit in pairs]
+        cells = [quality_cell(run, key, places, unit) for _, key, places, unit in pairs]
         cells += [_distance_cell(run, key) for key in sets]
         lines.append(Line(run.label, "", tuple(cells)))
     return Table(tuple(heads), tuple(lines))

@@ -6,9 +6,9 @@ for (const sheet of document.querySelectorAll(".sheet")) {
   const pictures = [...sheet.querySelectorAll(".pic")];
   const radios = [...sheet.querySelectorAll(".choices input")];
   const columns = Number(sheet.dataset.columns);
-  let row = Number(radios[radios.length - 1].value), column = 0;
-
   const at = (r, c) => pictures.find((p) => Number(p.dataset.row) === r && Number(p.dataset.column) === c);
+  const compared = radios.filter((radio) => at(Number(radio.value), 0).dataset.psnr);
+  let row = Number((compared.length ? compared : radios).at(-1).value), column = 0;
 
   const show = () => {
     const dense = at(0, column).querySelector("img"), pruned = at(row, column).querySelector("img");
