@@ -153,11 +153,13 @@ class _Rasterize(torch.autograd.Function):
         return *(None if t is None else torch.from_numpy(a).view(t.shape) for a, t in pairs), None, None, None, None
 
 
-def contributions(scene: Scene, views: Views, antialiased: bool) -> Contributions:
+def contributions(scene: Scene, views: Views, target: Tensor | None, antialiased: bool) -> Contributions:
     """As `gencompress.kernels.contributions`."""
     splats = _Splats.of(scene)
-    count = len(splats.means)
+    count, size = len(splats.means), (len(views.viewmats), views.height, views.width, scene.channels)
     sums, most = np.zeros((count, SCORES - 1)), np.zeros(count, np.float32)
+    image = np.empty(size, np.float32)
+    targets = np.empty((len(image), 0, 0, scene.channels), np.float32) if target is None else target.numpy()
     for i in range(len(views.viewmats)):
         view = _project(splats, views, i, antialiased, scene.channels, False)
         background = np.zeros(view.features.shape[1], np.float32)
@@ -166,8 +168,9 @@ def contributions(scene: Scene, views: Views, antialiased: bool) -> Contribution
         scores = np.zeros((len(tiles.splats), SCORES), np.float32)
         parallel(
             score_tiles, len(tiles), view.rows, view.features, tiles.starts, tiles.splats, tiles.slots, background,
-            views.width, views.height, scores,
+            targets[i], image[i], scores,
         )  # fmt: skip
         parallel(add_scores, count, tiles.first_slots, scores, sums, most, grain=_SPLATS)
-    error, blended, hits = torch.from_numpy(sums).unbind(1)
-    return Contributions(error.float(), blended.float(), torch.from_numpy(most), hits.long())
+    error, toward, blended, hits = torch.from_numpy(sums).unbind(1)
+    pixels = torch.from_numpy(image)
+    return Contributions(error.float(), toward.float(), blended.float(), torch.from_numpy(most), hits.long(), pixels)

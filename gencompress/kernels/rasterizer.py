@@ -34,15 +34,20 @@ class Contributions:
 
     Args:
         leave_one_out: squared error over pixels and channels if this splat alone is removed [N], fp32.
+        toward: what of it brings the image nearer to a target that it differs from: the squared error against the
+            target changes by ``leave_one_out - toward`` [N], fp32; zero without a target.
         blend_sum: sum of its blend weights alpha * transmittance [N], fp32.
         blend_max: its largest blend weight in any pixel of any camera [N], fp32.
         hits: pixels to which it is drawn [N], int64.
+        image: the renders themselves [C, H, W, D].
     """
 
     leave_one_out: Tensor
+    toward: Tensor
     blend_sum: Tensor
     blend_max: Tensor
     hits: Tensor
+    image: Tensor
 
 
 def rasterize(
@@ -109,13 +114,14 @@ def contributions(
     *,
     sh_degree: int | None = None,
     background: Tensor | None = None,
+    target: Tensor | None = None,
     antialiased: bool = False,
 ) -> Contributions:
     """Leave-one-out error, blend weights and hits of every splat, exact, without a backward pass.
 
     The error is that of removing the splat from each pixel's list: ``alpha * (T * color - behind / (1 - alpha))`` per
     channel, squared and summed. A render without the splat differs from it only where removal moves the point at which
-    a pixel stops. One view is held at a time.
+    a pixel stops. Scores are held for one view at a time.
 
     Args:
         means: as in `rasterize`, and so are all others.
@@ -129,6 +135,7 @@ def contributions(
         height: in pixels.
         sh_degree: degree of the spherical harmonics.
         background: [D].
+        target: images [C, H, W, D] that the renders should resemble, for `Contributions.toward`.
         antialiased: compensate opacities.
 
     Raises:
@@ -138,7 +145,9 @@ def contributions(
     """
     scene = _checked(means, quats, scales, opacities, colors, sh_degree, None, background)
     views = _checked_cameras(means.device, viewmats, Ks, width, height)
-    return _backend(means.device).contributions(scene, views, antialiased)
+    if target is not None:
+        target = _tensor("target", target, (len(views.viewmats), height, width, scene.channels), means.device)
+    return _backend(means.device).contributions(scene, views, target, antialiased)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gencompress.formats.cameras import Cameras
 from gencompress.formats.scene import SplatScene
+from gencompress.kernels.rasterizer import Contributions, Render, contributions, rasterize
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,3 +70,32 @@ class Splats:
             self.colors[index],
             self.antialiased,
         )
+
+    def render(self, cameras: Cameras, *, gates: Tensor | None = None) -> Render:
+        """What `cameras` see, on black (`gencompress.kernels.rasterize`).
+
+        Args:
+            cameras: C views.
+            gates: factors of the opacities [N].
+        """
+        return rasterize(
+            self.means, self.quats, self.scales, self.opacities, self.colors, *self._views(cameras),
+            sh_degree=self.sh_degree, gates=gates, antialiased=self.antialiased,
+        )  # fmt: skip
+
+    def contributions(self, cameras: Cameras, *, target: Tensor | None = None) -> Contributions:
+        """What every splat does to the images of `cameras` on black (`gencompress.kernels.contributions`).
+
+        Args:
+            cameras: C views.
+            target: images [C, H, W, 3] that the renders should resemble.
+        """
+        return contributions(
+            self.means, self.quats, self.scales, self.opacities, self.colors, *self._views(cameras),
+            sh_degree=self.sh_degree, target=target, antialiased=self.antialiased,
+        )  # fmt: skip
+
+    def _views(self, cameras: Cameras) -> tuple[Tensor, Tensor, int, int]:
+        device = self.means.device
+        viewmats, Ks = (torch.from_numpy(array).to(device) for array in (cameras.viewmats, cameras.Ks))
+        return viewmats, Ks, cameras.width, cameras.height
