@@ -60,8 +60,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     server: Server
     timeout = _IDLE_S
-    server_version = "gencompress"
-    sys_version = ""
 
     def do_GET(self) -> None:
         """Send what is asked for, if it may be had."""
@@ -70,6 +68,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         """Send the headers alone."""
         self._answer(with_body=False)
+
+    def version_string(self) -> str:
+        """No versions: nobody needs them."""
+        return "gencompress"
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Say nothing: the terminal belongs to whoever called."""

@@ -16,6 +16,7 @@ from gencompress.viewer.serve import Site
 from gencompress.viewer.views import views_of
 
 _PLAIN = "scene.ply"
+_MOST_SETTINGS = 1 << 20  # bytes
 
 
 @contextmanager
@@ -32,9 +33,9 @@ def site_of(path: Path, up: Up = "-y") -> Iterator[Site]:
     scene_path, settings_path = _located(path)
     scene = clean(read_scene(scene_path)).scene
     as_it_is = scene_path.is_file() and scene_format(scene_path)[0] == ".sog"
-    files = folder_files(SCENE if as_it_is else _PLAIN, title=path.name, views=views_of(scene, up=up))
+    files = folder_files(SCENE if as_it_is else _PLAIN, title=path.resolve().name, views=views_of(scene, up=up))
     if settings_path is not None:
-        files[SETTINGS] = settings_path.read_bytes()
+        files[SETTINGS] = _bounded(settings_path)
     with tempfile.TemporaryDirectory(prefix="gencompress-") as folder:
         if as_it_is:
             yield {**files, SCENE: scene_path}
@@ -56,3 +57,12 @@ def _located(path: Path) -> tuple[Path, Path | None]:
             raise FormatError(f"{export}: holds no scene file: {', '.join(FORMATS)}")
         return found[0], None
     return path, None
+
+
+def _bounded(path: Path) -> bytes:
+    """The content of a settings file. FormatError if it is larger than any is."""
+    with open(path, "rb") as file:
+        content = file.read(_MOST_SETTINGS + 1)
+    if len(content) > _MOST_SETTINGS:
+        raise FormatError(f"{path}: more than {_MOST_SETTINGS:,} bytes are no settings of a viewer")
+    return content
