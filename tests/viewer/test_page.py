@@ -36,9 +36,9 @@ _TAGS = (
 )  # fmt: skip
 _BREAKS = ("", '"', "'", "'>", '">', "`", "-->", "]]>", "</p>", "&lt;", "&#60;", "\\u003c", "\n", "\t", "${", "}}")
 _WHOLE = (
-    "{{ 7 * 7 }}", "{% raw %}", "{# comment", "<!--", "<!-- -->", "<![CDATA[", "</", "<", "&", "&amp;", "&#x3c;script&#x3e;",
-    "javascript:alert(1)", "'-alert(1)-'", '";alert(1)//', "\\", "\u2028alert(1)", "\u202e<", "é中\U0001f600", "%3Cscript%3E",
-    "]]>",
+    "{{ 7 * 7 }}", "{% raw %}", "{# comment", "<!--", "<!-- -->", "<![CDATA[", "</", "<", "&", "&amp;",
+    "&#x3c;script&#x3e;", "javascript:alert(1)", "'-alert(1)-'", '";alert(1)//', "\\", "\u2028alert(1)", "\u202e<",
+    "é中\U0001f600", "%3Cscript%3E", "]]>",
 )  # fmt: skip
 PAYLOADS = [*(before + _TAGS[0] for before in _BREAKS), *_TAGS[1:], *("'\">" + tag for tag in _TAGS[1:]), *_WHOLE,
             *(tag.upper() for tag in _TAGS)]  # fmt: skip
