@@ -42,7 +42,7 @@ class Strip:
 
 
 class Strips:
-    """Writes strips into a folder. Equal strips, such as those of one model in many runs, are one file."""
+    """Writes strips into a folder. Pictures before are the same in many runs, and are decoded and written once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -56,25 +56,29 @@ class Strips:
         """
         if not row.pictures:
             return None
-        before, size = self._strip([path for path, _, _ in row.pictures])
+        before, size = self._before([path for path, _, _ in row.pictures])
         after, other = self._strip([path for _, path, _ in row.pictures])
         if size != other:
             raise DataError(f"{row.folder}: pictures before and after differ in size")
         return Strip(before, after, len(row.pictures), *size, tuple(caption for *_, caption in row.pictures))
 
+    def _before(self, paths: Sequence[Path]) -> tuple[str, tuple[int, int]]:
+        """`_strip`, made once for the same files."""
+        key = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)
+        if key not in self._made:
+            self._made[key] = self._strip(paths)
+        return self._made[key]
+
     def _strip(self, paths: Sequence[Path]) -> tuple[str, tuple[int, int]]:
         """Name of the file that holds these pictures, and the size of one of them."""
-        key = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)).digest()
-        if key not in self._made:
-            shown = [_shrunk(decode(path)) for path in paths]
-            if len({picture.shape for picture in shown}) > 1:
-                raise DataError(f"{paths[0].parent}: the pictures differ in size")
-            height, width = shown[0].shape[:2]
-            suffix = "png" if max(height, width) <= _LOSSLESS else "webp"
-            name = f"{key.hex()[:20]}.{suffix}"
-            (self._folder / name).write_bytes(_encoded(np.concatenate(shown, axis=1), suffix))
-            self._made[key] = name, (width, height)
-        return self._made[key]
+        shown = [_shrunk(decode(path)) for path in paths]
+        if len({picture.shape for picture in shown}) > 1:
+            raise DataError(f"{paths[0].parent}: the pictures differ in size")
+        height, width = shown[0].shape[:2]
+        encoded = _encoded(np.concatenate(shown, axis=1), lossless=max(height, width) <= _LOSSLESS)
+        name = f"{hashlib.sha256(encoded).hexdigest()[:20]}.webp"
+        (self._folder / name).write_bytes(encoded)
+        return name, (width, height)
 
 
 def _shrunk(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -86,8 +90,8 @@ def _shrunk(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def _encoded(pixels: NDArray[np.uint8], suffix: str) -> bytes:
+def _encoded(pixels: NDArray[np.uint8], lossless: bool) -> bytes:
+    """WebP, at the fastest effort: a board has thousands."""
     buffer = io.BytesIO()
-    options = {"quality": 88, "method": 1} if suffix == "webp" else {"compress_level": 3}
-    Image.fromarray(pixels).save(buffer, suffix.upper(), **options)
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=0 if lossless else 88, lossless=lossless, method=0)
     return buffer.getvalue()

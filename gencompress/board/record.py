@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from gencompress.board.collect import PLAN
+from gencompress.board.results import PLAN
 from gencompress.board.rows import Row
 from gencompress.errors import GencompressError
 from gencompress.report.data import FILE as METRICS
@@ -21,8 +22,8 @@ _LARGEST = 8 * 10**6  # bytes of a file that is copied; the hash of a larger one
 _COPIED = (("config", Path(settings.NAME)), ("plan", PLAN), ("metrics", METRICS), ("journal", Path(journal.NAME)))
 
 
-def folder_name(row: Row, taken: set[str]) -> str:
-    """A name for the row's folder in the site, of plain characters and not in `taken`, to which it is added."""
+def file_name(row: Row, taken: set[str]) -> str:
+    """What the row's files in the site begin with, of plain characters and not in `taken`, to which it is added."""
     plain = _SAFE.sub("-", row.id).strip("-.")[:_LONGEST] or "run"
     name, digest = plain, hashlib.sha256(row.id.encode()).hexdigest()
     while name.lower() in taken:
@@ -31,24 +32,26 @@ def folder_name(row: Row, taken: set[str]) -> str:
     return name
 
 
-def write_record(row: Row, out: Path) -> tuple[str, ...]:
-    """Write the texts of a run into the new folder `out`; their names without suffix, in the order of interest."""
-    assert row.folder is not None
-    out.mkdir()
-    written = []
-    texts = {"command": row.about.get("command", ""), "hashes": "".join(_hashes(row.folder))}
-    for name, text in texts.items():
+def write_record(row: Row, folder: Path, out: Path, name: str) -> tuple[str, ...]:
+    """Write the texts of the run in `folder` as ``out/<name>.<kind>.txt``; their kinds in the order of interest."""
+    texts = {
+        "command": printable(row.about.get("command", "")).strip().encode(),
+        "hashes": "".join(_hashes(folder)).strip().encode(),
+        **{kind: _read(folder / path) for kind, path in _COPIED if kind != "journal" or row.state != "measured"},
+    }
+    for kind, text in texts.items():
         if text:
-            (out / f"{name}.txt").write_text(printable(text).strip() + "\n", encoding="utf-8")
-            written.append(name)
-    for name, path in _COPIED:
-        if name == "journal" and row.state == "measured":
-            continue  # of interest where something went wrong
-        source = row.folder / path
-        if source.is_file() and not source.is_symlink() and source.stat().st_size <= _LARGEST:
-            (out / f"{name}.txt").write_bytes(source.read_bytes())
-            written.append(name)
-    return tuple(written)
+            (out / f"{name}.{kind}.txt").write_bytes(text.rstrip(b"\n") + b"\n")
+    return tuple(kind for kind, text in texts.items() if text)
+
+
+def _read(path: Path) -> bytes:
+    """The content of a plain file that is not too large to copy, else nothing."""
+    try:
+        about = path.lstat()
+        return path.read_bytes() if stat.S_ISREG(about.st_mode) and about.st_size <= _LARGEST else b""
+    except OSError:
+        return b""
 
 
 def _hashes(folder: Path) -> Iterator[str]:

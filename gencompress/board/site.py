@@ -26,7 +26,7 @@ from gencompress.board.naming import Label, seed
 from gencompress.board.pictures import Strip, Strips
 from gencompress.board.plot import COLOURS, HEIGHT, SHAPES, WIDTH, Plot, make_plot
 from gencompress.board.quoted import read_quoted
-from gencompress.board.record import folder_name, write_record
+from gencompress.board.record import file_name, write_record
 from gencompress.board.rows import Row
 from gencompress.board.tables import Table, make_tables
 from gencompress.errors import DataError, RunError
@@ -41,7 +41,7 @@ _OURS = {"index.html", "runs", "pictures", *exports.NAMES}
 
 @dataclass(frozen=True)
 class Line:
-    """A row as the page shows it: with its label, curve, pictures, and the folder and names of its texts."""
+    """A row as the page shows it: with label, curve, pictures, and what the names of its texts begin and end with."""
 
     index: int
     row: Row
@@ -49,7 +49,7 @@ class Line:
     curve: int | None
     front: bool
     strip: Strip | None
-    folder: str
+    file: str
     texts: tuple[str, ...]
     trouble: str
 
@@ -140,11 +140,11 @@ def _views(tables: Sequence[Table], out: Path) -> list[View]:
         lines = []
         for i, (row, label) in enumerate(zip(table.rows, table.labels, strict=True)):
             if row.folder and row.folder not in records:
-                name = folder_name(row, taken)
-                records[row.folder] = name, write_record(row, out / "runs" / name)
-            folder, texts = records[row.folder] if row.folder else ("", ())
+                name = file_name(row, taken)
+                records[row.folder] = name, write_record(row, row.folder, out / "runs", name)
+            name, texts = records[row.folder] if row.folder else ("", ())
             strip, trouble = _strip(strips, row)
-            lines.append(Line(i, row, label, curve_of.get(i), i in table.front, strip, folder, texts, trouble))
+            lines.append(Line(i, row, label, curve_of.get(i), i in table.front, strip, name, texts, trouble))
         views.append(View(table, make_plot(table), tuple(lines)))
     return views
 

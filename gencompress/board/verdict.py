@@ -123,10 +123,16 @@ class Bars:
 def as_page(comparison: Comparison) -> str:
     """One HTML page without script: verdict, table, and the differences per picture."""
     return page_environment().get_template("compare.jinja").render(
-        c=comparison, headline=headline(comparison), verdict=verdict(comparison), bars=[_bars(d) for d in comparison.differences], signed=signed,
-        width=_WIDTH, height=_HEIGHT, version=__version__,
+        c=comparison,
+        headline=headline(comparison),
+        verdict=verdict(comparison),
+        bars=[_bars(d) for d in comparison.differences],
+        signed=signed,
+        width=_WIDTH,
+        height=_HEIGHT,
+        version=__version__,
         style=Markup(template_text("report.css") + template_text("board.css")),
-    )  # fmt: skip
+    )
 
 
 def _bars(d: Difference) -> Bars:

@@ -1,6 +1,6 @@
 // Sorting, filtering, other axes, and one row in full. The page is complete without it: tables, plots and links stand.
 document.documentElement.classList.remove("no-js");
-const WIDTH = 640, HEIGHT = 340, SHOWN = 100;
+const WIDTH = 640, HEIGHT = 340, STEP = 100;
 const make = (name, attributes, text) => {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const key in attributes) element.setAttribute(key, attributes[key]);
@@ -124,18 +124,18 @@ for (const section of document.querySelectorAll(".task")) {
   const plot = figure && plotOf(figure, rows);
   const order = new Intl.Collator("en", { numeric: true }).compare;
   let column = heads.findIndex((th) => th.hasAttribute("aria-sort")), down = column >= 0 && heads[column].getAttribute("aria-sort") === "descending";
-  let sorted = rows, all = false;
+  let sorted = rows, limit = STEP;
 
   const show = () => {
     const words = find("[type=search]").value.toLowerCase().split(/\s+/).filter(Boolean);
     const budget = find(".by-budget")?.value, state = find(".by-state")?.value, front = find(".only-front")?.checked;
     const kept = sorted.filter((row) => words.every((word) => row.text.includes(word)) && (!budget || row.budget === budget)
       && (!state || row.state === state) && (!front || row.front));
-    const visible = new Set(all ? kept : kept.slice(0, SHOWN));
+    const visible = new Set(kept.slice(0, limit));
     for (const row of rows) row.tr.hidden = !visible.has(row);
     find(".count").textContent = kept.length === rows.length ? `${rows.length} rows` : `${kept.length} of ${rows.length} rows`;
     more.hidden = visible.size === kept.length;
-    more.querySelector("button").textContent = `Show all ${kept.length} rows`;
+    more.querySelector("button").textContent = `Show ${Math.min(STEP, kept.length - limit)} more`;
     const inside = new Set(kept.map((row) => row.index));
     for (const mark of plot?.marks ?? []) mark.classList.toggle("out", !inside.has(Number(mark.dataset.i)));
   };
@@ -159,7 +159,7 @@ for (const section of document.querySelectorAll(".task")) {
     sort();
   }));
   for (const control of section.querySelectorAll(".controls input, .controls select")) for (const event of ["input", "change"]) control.addEventListener(event, show);
-  more.querySelector("button").addEventListener("click", () => { all = true; show(); });
+  more.querySelector("button").addEventListener("click", () => { limit += STEP; show(); });
   body.addEventListener("click", (event) => {
     if (event.target.closest("button.open")) open(event.target.closest("tr"), names);
   });
