@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from gencompress.kernels.compiled import Floats, Ints, inline, jit
+from gencompress.kernels.compiled import Floats, Ints, Longs, inline, jit
 from gencompress.kernels.projection import (
     ALPHA_MIN,
     ASPECT,
@@ -137,7 +137,7 @@ def render_tiles(
     stop: int,
     rows: Floats,
     features: Floats,
-    starts: Ints,
+    starts: Longs,
     splats: Ints,
     background: Floats,
     image: Floats,

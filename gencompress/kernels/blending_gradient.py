@@ -29,7 +29,7 @@ from gencompress.kernels.blending import (
     lines_of,
     open_tile,
 )
-from gencompress.kernels.compiled import Floats, Ints, inline, jit
+from gencompress.kernels.compiled import Floats, Ints, Longs, inline, jit
 from gencompress.kernels.projection import MEAN_Y, NARROW, SHARP, SLOPE
 from gencompress.kernels.projection_gradient import ABS_X, ABS_Y, G_T, G_TT, G_TY, G_Y, G_YY, HEAD, G
 from gencompress.kernels.simd import LANES, absolute, broadcast, lane_numbers, load, select, store, total
@@ -124,7 +124,7 @@ def pull_tiles(
     stop: int,
     rows: Floats,
     features: Floats,
-    starts: Ints,
+    starts: Longs,
     splats: Ints,
     slots: Ints,
     absgrad: bool,

@@ -32,9 +32,20 @@ from gencompress.kernels.blending import (
     lines_of,
     open_tile,
 )
-from gencompress.kernels.compiled import Floats, Ints, inline, jit
+from gencompress.kernels.compiled import Floats, Ints, Longs, inline, jit
 from gencompress.kernels.projection import SHARP
-from gencompress.kernels.simd import LANES, broadcast, lane_numbers, largest, load, maximum, select, store, total
+from gencompress.kernels.simd import (
+    LANES,
+    any_lane,
+    broadcast,
+    lane_numbers,
+    largest,
+    load,
+    maximum,
+    select,
+    store,
+    total,
+)
 from gencompress.kernels.tiles import TILE_HEIGHT, TILE_WIDTH
 
 SCORES = 5
@@ -86,8 +97,11 @@ def _score(
             begin, end = int(geometry[FIRST + r]), int(geometry[LAST + r])
             for x in range(begin, end, LANES):
                 at = r * PITCH + x
+                transmittance = load(state, at)
+                if not any_lane(transmittance > 0.0):
+                    continue
                 t = lane_numbers() + (np.float32(x) - geometry[CENTRE + r])
-                alpha, weight, after = cover(load(state, at), t, geometry[PEAK + r], sharp)
+                alpha, weight, after = cover(transmittance, t, geometry[PEAK + r], sharp)
                 store(state, at, after)
                 hit = weight > 0.0
                 shadow = select(hit, alpha / (1.0 - alpha), 0.0)
@@ -116,7 +130,7 @@ def score_tiles(
     stop: int,
     rows: Floats,
     features: Floats,
-    starts: Ints,
+    starts: Longs,
     splats: Ints,
     slots: Ints,
     background: Floats,
@@ -148,7 +162,7 @@ def score_tiles(
 
 @jit
 def add_scores(
-    start: int, stop: int, first_slots: Ints, scores: Floats, sums: NDArray[np.float64], most: Floats
+    start: int, stop: int, first_slots: Longs, scores: Floats, sums: NDArray[np.float64], most: Floats
 ) -> None:
     """Add one view to `sums` [N, 4] (error, toward, blend weight, hits) and `most` [N] for splats start to stop."""
     for n in range(start, stop):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gencompress.kernels.compiled import Floats, inline, jit
+from gencompress.kernels.compiled import Floats, Longs, inline, jit
 from gencompress.kernels.harmonics import TERMS, harmonics, harmonics_gradient
 from gencompress.kernels.projection import (
     EPS2D,
@@ -148,7 +148,7 @@ def project_gradient(
     antialiased: bool,
     depth_channel: int,
     rows: Floats,
-    first_slots: NDArray[np.int64],
+    first_slots: Longs,
     slot_gradients: Floats,
     to_means: Floats,
     to_quats: Floats,

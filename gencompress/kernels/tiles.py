@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencompress.errors import KernelError
-from gencompress.kernels.compiled import Floats, Ints, inline, jit, parallel
+from gencompress.kernels.compiled import Floats, Ints, Longs, inline, jit, parallel
 from gencompress.kernels.projection import ASPECT, HALF_HEIGHT, MEAN_X, MEAN_Y, SLOPE
 
-TILE_WIDTH, TILE_HEIGHT = 32, 32
+TILE_WIDTH, TILE_HEIGHT = 64, 32
 _CHUNK = 1 << 14  # splats
 _MOST = 2**31 - 1
-Longs = NDArray[np.int64]
 SLACK = 1.0001  # on squared half-heights: fp32 must not lose a pixel on the rim
 
 
