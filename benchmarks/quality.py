@@ -34,6 +34,7 @@ from gencompress.criteria.taylor import divide_by_cost, fisher_scores, taylor_sc
 from gencompress.domains.diffusion.domain import Diffusion
 from gencompress.domains.diffusion.prompts import read_prompts
 from gencompress.domains.diffusion.stages import held_out_error, refit
+from gencompress.errors import BudgetError
 from gencompress.metrics import hardware_description, image_quality, paired_gain
 from gencompress.run import NullContext
 
@@ -183,7 +184,11 @@ def run(sample: str, metric: str, keeps: list[float], masks: int, images: int, o
         return
     bench, began = Bench(sample, metric, images), time.monotonic()
     for n, case in enumerate(todo, start=1):
-        row = bench.measure(case)
+        try:
+            row = bench.measure(case)
+        except BudgetError as error:  # of the baseline; what it cannot reach stays an empty cell
+            print(f"{n}/{len(todo)}  {case.label} keep {case.keep}: {error}", flush=True)
+            continue
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("a") as file:
             file.write(json.dumps(row) + "\n")
