@@ -36,7 +36,7 @@ commands:
   view     show a scene in the browser:  gencompress view out.sog
   board    a leaderboard of runs, as a static site:  gencompress board RUNS... -o site/
   compare  is one run better than another, or is it noise?  gencompress compare RUN_A RUN_B
-  demo     prune the bundled sample twice and name the report
+  demo     prune the bundled samples, a model and a scene, and name the reports
 
 options:
   --help, --version
@@ -199,20 +199,24 @@ def _demo(arguments: list[str]) -> None:
     from gencompress.run import launch
     from gencompress.run.settings import quoted
 
-    parser = argparse.ArgumentParser(prog="gencompress demo", description="Prune the bundled sample, twice.")
+    parser = argparse.ArgumentParser(prog="gencompress demo", description="Prune the bundled samples.")
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where the run folders go")
     out = parser.parse_args(arguments).out.absolute()
-    runs = []
-    for keep in _KEEPS:
-        config, path = launch.compose(
-            ["+experiment=ecodiff_sample", f"budget.keep={keep}", f"run.dir={quoted(str(out / f'demo-keep-{keep}'))}"]
-        )
+
+    def run(experiment: str, name: str, *options: str) -> Path:
+        words = [f"+experiment={experiment}", *options, f"run.dir={quoted(str(out / name))}"]
+        config, path = launch.compose(words)
         launch.execute(config, path)
-        runs.append(path)
+        return path
+
+    runs = [run("ecodiff_sample", f"demo-keep-{keep}", f"budget.keep={keep}") for keep in _KEEPS]
+    scene = run("splat_sample", "demo-guitar")
     from gencompress.report import write_report
 
     report = write_report(runs, out / "demo.html")
-    print(f"Open this report in a browser:\n  {report}")
+    pages = [report, scene / "report" / "report.html", *sorted((scene / "export").glob("*.html"))]
+    print("Open these in a browser: the reports of both samples, and the pruned scene itself.")
+    print("\n".join(f"  {page}" for page in pages))
 
 
 def _complete(arguments: list[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from gencompress.cli import run_command
+from gencompress.config import Config
 from gencompress.run import read_journal
 from tests.run import tiny
 
@@ -50,7 +51,7 @@ def test_help_needs_neither_torch_nor_hydra(capsys: pytest.CaptureFixture[str]) 
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    for command in ("run", "eval", "export", "report", "demo"):
+    for command in ("run", "eval", "export", "report", "splat", "view", "demo"):
         assert f"\n  {command} " in result.stdout
     assert run_command([]) == 0 and capsys.readouterr().out == result.stdout
 
@@ -96,6 +97,9 @@ def test_composing_options_imports_no_torch() -> None:
         (["run", "--experimental-rerun", "config.pickle"], "it unpickles"),
         (["run", "--config-path", "/tmp"], "--config-dir"),
         (["eval", "/nonexistent/run"], "/nonexistent/run is not a run directory"),
+        (["view", "/nonexistent/scene.ply"], "/nonexistent/scene.ply"),
+        (["view", "/nonexistent/scene.pyl"], "'.pyl' is no kind of scene file"),
+        (["view", "/nonexistent/page.html"], "open it in a browser"),
     ],
 )
 def test_mistakes_are_one_message_and_exit_code_2(
@@ -224,21 +228,29 @@ def test_help_of_run_lists_every_option(capsys: pytest.CaptureFixture[str]) -> N
     assert "did you mean" not in shown and "criterion=  blend_max  blend_sum  ecodiff  fisher" in shown
 
 
-def test_demo_prunes_twice_and_names_one_report(
+def test_demo_prunes_a_model_twice_and_a_scene_and_names_the_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import gencompress.report
     from gencompress.run import launch
 
     made: dict[Path, float | None] = {}
-    monkeypatch.setattr(launch, "execute", lambda config, path: made.update({path: config.budget.keep}))
+
+    def execute(config: Config, path: Path) -> None:
+        made[path] = config.budget.keep
+        if config.domain.name == "splats":
+            (path / "export").mkdir(parents=True)
+            (path / "export/guitar.html").touch()
 
     def write_report(runs: list[Path], out: Path) -> Path:
-        assert runs == list(made)
+        assert runs == list(made)[:2]
         return out
 
+    monkeypatch.setattr(launch, "execute", execute)
     monkeypatch.setattr(gencompress.report, "write_report", write_report)
     out = tmp_path / "my 'runs', here"
     assert run_command(["demo", "--out", str(out)]) == 0
-    assert made == {out / "demo-keep-0.8": 0.8, out / "demo-keep-0.67": 0.67}
-    assert capsys.readouterr().out.splitlines()[-1].strip() == str(out / "demo.html")
+    assert made == {out / "demo-keep-0.8": 0.8, out / "demo-keep-0.67": 0.67, out / "demo-guitar": 0.25}
+    named = [line.strip() for line in capsys.readouterr().out.splitlines()[1:]]
+    scene = out / "demo-guitar"
+    assert named == [str(p) for p in (out / "demo.html", scene / "report/report.html", scene / "export/guitar.html")]
