@@ -122,16 +122,20 @@ class Bars:
 
 def as_page(comparison: Comparison) -> str:
     """One HTML page without script: verdict, table, and the differences per picture."""
-    return page_environment().get_template("compare.jinja").render(
-        c=comparison,
-        headline=headline(comparison),
-        verdict=verdict(comparison),
-        bars=[_bars(d) for d in comparison.differences],
-        signed=signed,
-        width=_WIDTH,
-        height=_HEIGHT,
-        version=__version__,
-        style=Markup(template_text("report.css") + template_text("board.css")),
+    return (
+        page_environment()
+        .get_template("compare.jinja")
+        .render(
+            c=comparison,
+            headline=headline(comparison),
+            verdict=verdict(comparison),
+            bars=[_bars(d) for d in comparison.differences],
+            signed=signed,
+            width=_WIDTH,
+            height=_HEIGHT,
+            version=__version__,
+            style=Markup(template_text("report.css") + template_text("board.css")),
+        )
     )
 
 
@@ -156,5 +160,3 @@ def _bars(d: Difference) -> Bars:
 def _listed(parts: Sequence[str]) -> str:
     """Parts as a phrase: "a, b and c"."""
     return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
-
-
