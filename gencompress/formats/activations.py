@@ -52,8 +52,7 @@ def scale(log_scales: NDArray[Any]) -> Array:
 def log_scale(scales: NDArray[Any]) -> Array:
     """Logarithms of standard deviations; 0, a flat splat, becomes the smallest that `scale` gives; below 0, NaN."""
     floor = np.float32(np.exp(-LOG_SCALE_LIMIT))
-    with np.errstate(invalid="ignore"):
-        return np.log(np.where(scales == 0, floor, np.asarray(scales, np.float32)))
+    return np.log(np.where(scales == 0, floor, np.asarray(scales, np.float32)))
 
 
 def finite_logits(logits: Array) -> Array:

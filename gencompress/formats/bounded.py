@@ -16,11 +16,11 @@ FREE_OF_RATIO = 16 << 20  # unpacked bytes below which any ratio is harmless
 
 def read_bytes(path: Path, limit: int, what: str = "the file") -> bytes:
     """The whole file. FormatError if it is longer than `limit`."""
+    size = path.stat().st_size
+    if size > limit:
+        raise FormatError(f"{path}: {what} has {size:,} bytes; at most {limit:,} are read")
     with open(path, "rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise FormatError(f"{path}: {what} has more than {limit:,} bytes")
-    return data
+        return file.read(size)  # read() allocates what it is asked for
 
 
 def parse_json(path: Path, data: bytes, what: str = "the file") -> Any:

@@ -30,7 +30,8 @@ def read_cameras(path: str | Path) -> list[Cameras]:
     """
     path = Path(path)
     try:
-        pinholes = _read(path)
+        with np.errstate(all="ignore"):  # poses are checked to be finite
+            pinholes = _read(path)
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not pinholes:

@@ -24,8 +24,6 @@ def read_inria(path: Path) -> list[Pinhole]:
             raise FormatError(f"{where} has no {', '.join(missing)}")
         to_camera = matrix(f"{where}: rotation", entry["rotation"], 3, 3).T
         centre = matrix(f"{where}: position", [entry["position"]], 1, 3)[0]
-        width, height = entry["width"], entry["height"]
-        middle = [side / 2 if isinstance(side, int | float) else side for side in (width, height)]
-        intrinsics = (entry["fx"], entry["fy"], *middle)
-        cameras.append(pinhole(where, to_camera, -to_camera @ centre, intrinsics, (width, height)))
+        size = (entry["width"], entry["height"])
+        cameras.append(pinhole(where, to_camera, -to_camera @ centre, (entry["fx"], entry["fy"]), size))
     return cameras

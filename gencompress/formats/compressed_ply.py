@@ -83,8 +83,7 @@ def _between(chunk: NDArray[Any], names: list[str], fractions: Array) -> Array:
     """Linear interpolation between the bounds of each splat's chunk [N, 3]."""
     bounds = np.stack([chunk[name] for name in names], axis=1).astype(np.float32)
     low, high = (np.repeat(bound, CHUNK, axis=0)[: len(fractions)] for bound in (bounds[:, :3], bounds[:, 3:]))
-    with np.errstate(invalid="ignore", over="ignore"):
-        return low * (1 - fractions) + high * fractions
+    return low * (1 - fractions) + high * fractions
 
 
 def _rotations(words: NDArray[Any]) -> Array:

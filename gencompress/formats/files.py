@@ -57,9 +57,12 @@ def read_scene(path: str | Path) -> SplatScene:
         FormatError: the file is missing, unreadable, malformed, empty, or holds no finite splat.
     """
     path = Path(path)
-    kind = scene_format(path)[1]
+    ending, kind = scene_format(path)
+    if not path.is_file() and not (ending == "meta.json" and path.is_dir()):
+        raise FormatError(f"{path}: is no file" if path.exists() else f"{path}: is no file: nothing is there")
     try:
-        scene = _function(kind.read)(path)
+        with np.errstate(all="ignore"):
+            scene = _function(kind.read)(path)
         if not any(finite.any() for finite in _finite(scene)):
             raise FormatError(f"{path}: none of the file's {len(scene):,} splats has finite values")
     except OSError as error:

@@ -23,6 +23,7 @@ from gencompress.run.atomic import write_file
 _EXTENSION = "KHR_gaussian_splatting"
 _TO_PLY = frames.from_axes("LUF")
 _ANTIALIASED = "antialiased"  # in the extras: the extension has no place for it
+_MAX_PRIMITIVES = 256
 _POINTS = 0  # mode of a primitive
 _ARRAY_BUFFER = 34962  # target of a view
 _BYTES = 56  # of a splat in memory, without higher harmonics
@@ -33,17 +34,19 @@ def read_glb(path: Path) -> SplatScene:
     """All splats of a .glb, at the places of their nodes. FormatError names the attribute or node at fault."""
     glb = Glb(path)
     found = []
-    for mesh, world in glb.placed():
+    for mesh, chain in glb.placed():
         primitives = mesh.get("primitives")
         for primitive in primitives if isinstance(primitives, list) else []:
             if _has_splats(path, primitive):
-                found.append((primitive, world, _count(glb, primitive)))
-    if not found:
-        raise FormatError(f"{path}: no primitive has the extension {_EXTENSION}: this .glb holds no splats")
+                found.append((primitive, chain, _count(glb, primitive)))
+    if not found or len(found) > _MAX_PRIMITIVES:
+        raise FormatError(
+            f"{path}: {len(found):,} primitives hold splats by {_EXTENSION}; 1 to {_MAX_PRIMITIVES} are read"
+        )
     total = sum(count for _, _, count in found)  # many nodes may show one mesh
     check_count(path, total)
     check_ratio(path, path.stat().st_size, total * _BYTES)
-    return _join([_place(path, _splats(glb, primitive, count), world) for primitive, world, count in found])
+    return _join([_place(path, _splats(glb, primitive, count), glb.world(chain)) for primitive, chain, count in found])
 
 
 def _has_splats(path: Path, primitive: Any) -> bool:

@@ -76,7 +76,7 @@ class Glb:
         accessor = self.item("accessors", index)
         where = f"{self.path}: accessors[{index}]"
         component = accessor.get("componentType")
-        if accessor.get("type") != kind or accessor.get("count") != count or component not in _COMPONENTS:
+        if accessor.get("type") != kind or accessor.get("count") != count or component not in list(_COMPONENTS):
             raise FormatError(f"{where} is not {count:,} {kind} of a known component type")
         if "sparse" in accessor or "bufferView" not in accessor:
             raise FormatError(f"{where} is sparse or has no bufferView, which a splat attribute may not")
@@ -89,29 +89,35 @@ class Glb:
         if view.get("buffer") != 0 or not whole or stride < width * itemsize or stride > 252:
             raise FormatError(f"{where} lies in no valid view of the file's own buffer")
         end = inside + stride * (count - 1) + width * itemsize
-        if end > view["byteLength"] or offset + end > len(self._binary):
-            raise FormatError(f"{where} reaches beyond its buffer: {offset + end:,} of {len(self._binary):,} bytes")
+        if end > view["byteLength"] or offset + view["byteLength"] > len(self._binary):
+            raise FormatError(f"{where} reaches beyond its view, or that beyond the {len(self._binary):,} bytes")
         strides = (stride, itemsize)
         values = np.ndarray((count, width), _COMPONENTS[component], self._binary, offset + inside, strides)
         return _fractions(values, bool(accessor.get("normalized")))
 
-    def placed(self) -> Iterator[tuple[dict[str, Any], NDArray[np.float64]]]:
-        """Every mesh of the scene with the matrix [4, 4] that takes its points to the world."""
+    def placed(self) -> Iterator[tuple[dict[str, Any], list[object]]]:
+        """Every mesh of the scene with the nodes that it hangs from, the outermost first."""
         scene = self.item("scenes", self.json.get("scene", 0)) if self.items("scenes") else {}
         roots = scene.get("nodes", list(range(len(self.items("nodes")))))
-        todo = [(node, np.eye(4), 0) for node in roots] if isinstance(roots, list) else []
+        todo: list[list[object]] = [[node] for node in roots] if isinstance(roots, list) else []
         for seen in range(_MAX_NODES + 1):
             if not todo:
                 return
-            index, above, depth = todo.pop()
-            if depth > _MAX_DEPTH or seen == _MAX_NODES:
+            chain = todo.pop()
+            if len(chain) > _MAX_DEPTH or seen == _MAX_NODES:
                 raise FormatError(f"{self.path}: more than {_MAX_NODES:,} nodes or {_MAX_DEPTH} levels, or a cycle")
-            node = self.item("nodes", index)
-            world = above @ self._local(index, node)
+            node = self.item("nodes", chain[-1])
             if "mesh" in node:
-                yield self.item("meshes", node["mesh"]), world
+                yield self.item("meshes", node["mesh"]), chain
             children = node.get("children", [])
-            todo += [(child, world, depth + 1) for child in children] if isinstance(children, list) else []
+            todo += [[*chain, child] for child in children] if isinstance(children, list) else []
+
+    def world(self, chain: list[object]) -> NDArray[np.float64]:
+        """The matrix [4, 4] that takes the points of a mesh under these nodes to the world."""
+        matrix = np.eye(4)
+        for index in chain:
+            matrix = matrix @ self._local(index, self.item("nodes", index))
+        return matrix
 
     def _local(self, index: object, node: dict[str, Any]) -> NDArray[np.float64]:
         """The matrix of a node: given, or of translation, rotation xyzw and scale."""

@@ -31,10 +31,13 @@ def pinhole(
 ) -> Pinhole:
     """A camera of its rotation [3, 3] and translation [3] from the world, (fx, fy, cx, cy) and (width, height).
 
-    FormatError, which begins with `where`, if a number is not finite, the rotation none, or a size out of range.
+    Without cx and cy the principal point is the middle of the image. FormatError, which begins with `where`, if a
+    number is not finite, the rotation is none, or the size is out of range.
     """
-    fx, fy, cx, cy, width, height = (_number(where, value) for value in (*intrinsics, *size))
-    viewmat = np.eye(4)
+    width, height = (_number(where, value) for value in size)
+    fx, fy, *given = (_number(where, value) for value in intrinsics)
+    cx, cy = given or (width / 2, height / 2)
+    viewmat = np.eye(4, dtype=np.float32)
     viewmat[:3, :3], viewmat[:3, 3] = rotation, translation
     if not np.isfinite(viewmat).all() or not np.allclose(rotation @ rotation.T, np.eye(3), atol=_ORTHONORMAL):
         raise FormatError(f"{where}: the pose is not a finite rotation and translation")
@@ -42,10 +45,10 @@ def pinhole(
         raise FormatError(f"{where}: the pose is a mirror image, no rotation")
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise FormatError(f"{where}: an image of {width:g} x {height:g} pixels; 1 to {MAX_SIDE:,} are read")
-    if not (fx > 0 and fy > 0):
-        raise FormatError(f"{where}: focal lengths {fx:g} and {fy:g}; they are positive")
-    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    return Pinhole(viewmat.astype(np.float32), K.astype(np.float32), int(width), int(height))
+    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32)
+    if not (fx > 0 and fy > 0 and np.isfinite(K).all()):
+        raise FormatError(f"{where}: focal lengths {fx:g} and {fy:g}, principal point {cx:g}, {cy:g} in pixels")
+    return Pinhole(viewmat, K, int(width), int(height))
 
 
 def matrix(where: str, value: object, rows: int, columns: int) -> NDArray[np.float64]:

@@ -71,13 +71,14 @@ def _unpack_gzip(path: Path, data: bytes) -> tuple[Header, list[Bytes]]:
         size = header.count * sum(header.widths)
         check_ratio(path, len(data), size)
         body = stream.decompress(stream.unconsumed_tail, size)
-        records = stream.decompress(stream.unconsumed_tail, _MAX_EXTENSIONS) if header.extended else b""
+        records = stream.decompress(stream.unconsumed_tail, _MAX_EXTENSIONS)
     except zlib.error as error:
         raise FormatError(f"{path}: damaged gzip stream: {error}") from error
-    if len(body) < size:
-        raise FormatError(f"{path}: truncated: {header.count:,} splats need {size:,} bytes, {len(body):,} are there")
+    if len(body) < size or not stream.eof:  # at its end gzip has a checksum, which was compared
+        there = len(body) + len(records)
+        raise FormatError(f"{path}: truncated or too long: {header.count:,} splats need {size:,} bytes, not {there:,}")
     ends = np.cumsum([header.count * width for width in header.widths])[:-1]
-    return _with_axes(path, header, records), np.split(np.frombuffer(body, np.uint8), ends)
+    return _with_axes(path, header, records if header.extended else b""), np.split(np.frombuffer(body, np.uint8), ends)
 
 
 def _unpack_streams(path: Path, data: bytes) -> tuple[Header, list[Bytes]]:

@@ -103,7 +103,7 @@ def test_spz_of_version_2_has_a_real_part_from_three_bytes(tmp_path):
 
 @pytest.mark.parametrize("axes", ["RUB", "RDF", "LUF", "RFU", "LBD"])
 def test_spz_in_other_axes_is_brought_to_those_of_the_ply(tmp_path, axes):
-    scene, plain = round_trip(tmp_path, synthetic(200, 0), ".spz", by_morton, version=4)
+    _, plain = round_trip(tmp_path, synthetic(200, 0), ".spz", by_morton, version=4)
     names = "LDB RDB LUB RUB LDF RDF LUF RUF LFD RFD LFU RFU LBD RBD LBU RBU".split()
     record = struct.pack("<III", 0xADBE0003, 4, 1 + names.index(axes))
     other = struct.pack("<II8x", 0xADBE0002, 8)
