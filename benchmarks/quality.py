@@ -286,11 +286,11 @@ def report(rows: list[dict[str, Any]], keeps: list[float], what: str) -> str:
     made = "; ".join(sorted({f"{r['hardware']}, {r['date']}" for r in rows}))
     lines = [
         f"{what}, {len(rows[0]['psnr_db']) if rows else 0} pictures, {STEPS} steps ({made}). PSNR in dB / SSIM to the",
-        "dense pipeline, mean over pictures, ± the spread over seeds of masks or random scores. Empty: not measured, or",
-        "out of the baseline's reach.\n",
+        "dense pipeline, mean over pictures, ± the spread over seeds of masks or random scores. Empty: not measured,",
+        "or out of the baseline's reach.\n",
         table(rows, keeps),
-        "\nPaired gain in PSNR (bootstrap 95 % over pictures) of learned masks alone and of the default recipe over the",
-        "best cheap score, and of masks over the score that they started from where both are compensated:\n",
+        "\nPaired gain in PSNR (bootstrap 95 % over pictures) of learned masks alone and of the default recipe over",
+        "the best cheap score, and of masks over the score that they started from where both are compensated:\n",
         gains(rows, keeps),
     ]
     return "\n" + "\n".join(lines)
