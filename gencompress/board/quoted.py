@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from gencompress.board.measures import MEASURES
 from gencompress.board.rows import Row
 from gencompress.errors import FormatError, nearest
+from gencompress.report.escape import printable
 
 BUNDLED = {"3dgs": "3dgs.csv"}  # name on the command line -> file of this package
 _REQUIRED = ("domain", "task", "method", "source", "url", "date")
@@ -88,9 +89,9 @@ def _row(where: str, cells: Mapping[str, str | None], number: int) -> Row:
             raise FormatError(f"{where}: as many cells as the head are needed")
         if len(text) > _LONGEST:
             raise FormatError(f"{where}, column {column}: more than {_LONGEST} characters")
-        if column in _REQUIRED and not text.strip():
+        if column in _REQUIRED and not printable(text).strip():
             raise FormatError(f"{where}, column {column}: empty; a quoted row says what it is and where it was read")
-    given = {column: str(text).strip() for column, text in cells.items()}
+    given = {column: printable(str(text)).strip() for column, text in cells.items()}
     _check_source(where, given)
     values = {key: _figure(f"{where}, column {key}", given[key]) for key in MEASURES if given.get(key)}
     if not values:

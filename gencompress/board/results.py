@@ -92,7 +92,8 @@ def task_name(text: str | None) -> str:
 
 def budget_words(metrics: Mapping[str, Any]) -> str:
     """The budget as asked, short: "keep 0.8 params", "≤ 5 MB", "≥ 35 dB"."""
-    unit = METRICS.get(str(dig(metrics, "budget", "metric")), str(dig(metrics, "budget", "metric")))
+    metric = clean(str(dig(metrics, "budget", "metric")))
+    unit = METRICS.get(metric, metric)
     size, psnr = number(metrics, "budget", "max_mb"), number(metrics, "budget", "min_psnr")
     keep = keep_asked(metrics)
     if size is not None:

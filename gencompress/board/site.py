@@ -31,6 +31,7 @@ from gencompress.board.rows import Row
 from gencompress.board.tables import Table, make_tables
 from gencompress.errors import DataError, RunError
 from gencompress.report import figures
+from gencompress.report.escape import printable
 from gencompress.report.html import page_environment, template_text
 from gencompress.run.atomic import refuse_occupied, write_dir
 
@@ -102,7 +103,8 @@ def write_board(
     tables = make_tables(rows, baseline)
     try:
         with write_dir(out, refuse=_refuse_foreign, durable=False) as folder:
-            page = page_environment().get_template("board.jinja").render(**_context(_views(tables, folder), title))
+            context = _context(_views(tables, folder), printable(title))
+            page = page_environment().get_template("board.jinja").render(**context)
             for name, text in {"index.html": page, **exports.all_texts(tables)}.items():
                 (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:

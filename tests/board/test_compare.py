@@ -35,7 +35,10 @@ def test_a_true_difference_is_found(tmp_path, gain, outcome):
     assert psnr.gain.mean == pytest.approx(psnr.first - psnr.second) and psnr.gain.n == N
     (sentence,) = verdict(found)
     name = "magnitude" if gain > 0 else "taylor"
-    assert sentence.startswith(f"{name} + compensation is better in PSNR by ") and f"over {N} pictures at keep 0.7" in sentence
+    assert (
+        sentence.startswith(f"{name} + compensation is better in PSNR by ")
+        and f"over {N} pictures at keep 0.7" in sentence
+    )
 
 
 def test_no_difference_is_told_where_there_is_none(tmp_path):
@@ -119,7 +122,11 @@ def test_console_json_and_page(tmp_path, capsys):
     assert value["differences"]["psnr_db"]["better"] == "first" and value["budget"] == "keep 0.7 of parameters"
     assert len(value["differences"]["psnr_db"]["per_image"]) == N
     text = as_text(found)
-    assert "A  magnitude + compensation\nB  taylor + compensation\n" in text and "interval (0.975)" in text and "A better" in text
+    assert (
+        "A  magnitude + compensation\nB  taylor + compensation\n" in text
+        and "interval (0.975)" in text
+        and "A better" in text
+    )
     page = as_page(found)
     assert page.count('class="kept r0"') == 2 * N and "<script" not in page and "default-src 'none'" in page
 

