@@ -29,7 +29,6 @@ MEAN_X, MEAN_Y, SLOPE, SHARP, NARROW, LOG_OPACITY, ASPECT, HALF_HEIGHT = range(R
 EPS2D = 0.3  # px^2
 NEAR, FAR = 0.01, 1e10
 ALPHA_MIN = 1 / 255
-REACH = 3.33  # standard deviations beyond which gsplat draws nothing
 # a camera as a row of numbers: rotation (9), translation (3), fx, fy, cx, cy, centre (3), limits of x/z and y/z (4)
 CAMERA = 23
 
@@ -209,7 +208,7 @@ def project(
         if not opacity >= ALPHA_MIN or not blurred < np.inf:
             continue
         mean_x, mean_y = camera[12] * c[0] / c[2] + camera[14], camera[13] * c[1] / c[2] + camera[15]
-        reach = min(math.sqrt(2 * math.log(opacity / ALPHA_MIN)), REACH)
+        reach = math.sqrt(2 * math.log(opacity / ALPHA_MIN))  # standard deviations to where alpha is 1/255
         half_x, half_y = reach * math.sqrt(xx), reach * math.sqrt(yy)
         if misses(mean_x, half_x, width) or misses(mean_y, half_y, height):
             continue
