@@ -1,0 +1,59 @@
+"""Higher spherical harmonics as a palette: two images, one of the entries and one of each splat's entry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gencompress.errors import FormatError
+from gencompress.formats.codebook import fit_codebook, nearest_level
+from gencompress.formats.scene import Array
+from gencompress.formats.sog_meta import MAX_PALETTE, Harmonics
+
+Bytes = NDArray[np.uint8]
+PER_ROW = 64  # entries in a row of the image; each takes a pixel per coefficient
+DEGREES = {3: 1, 8: 2, 15: 3}  # coefficients of a channel -> degree
+
+
+class Palette(NamedTuple):
+    """Pixels of the entries [ceil(entries / 64), 64 K, 4], the entry of each splat [N], and the levels of a byte."""
+
+    pixels: Bytes
+    labels: NDArray[np.int32]
+    entries: int
+    codebook: Array
+
+
+def fit_palette(sh_rest: Array, weights: Array) -> Palette:
+    """The palette of N splats [N, K, 3]: 1024 entries for up to 2048 splats, twice as many for twice, up to 65,536."""
+    from gencompress.formats.kmeans import kmeans
+
+    count, coefficients, _ = sh_rest.shape
+    entries = min(MAX_PALETTE, 1024 << max(0, (count // 1024).bit_length() - 1))
+    centroids, labels = kmeans(sh_rest.reshape(count, -1), entries, weights)
+    codebook = fit_codebook([centroids], float(centroids.min()), float(centroids.max()))
+    entries = len(centroids)
+    rows = -(-entries // PER_ROW)
+    pixels = np.full((rows * PER_ROW * coefficients, 4), 255, np.uint8)
+    pixels[:, :3] = 0
+    pixels[: entries * coefficients, :3] = nearest_level(centroids, codebook).reshape(-1, 3)
+    return Palette(pixels.reshape(rows, -1, 4), labels, entries, codebook)
+
+
+def look_up(path: Path, harmonics: Harmonics, entries: Bytes, labels: NDArray[np.int32]) -> Array:
+    """The harmonics [N, K, 3] of splats that have the given `labels` [N]. FormatError names what does not fit."""
+    rows, width, _ = entries.shape
+    degree = DEGREES.get(width // PER_ROW) if width % PER_ROW == 0 else None
+    known = rows * PER_ROW if harmonics.entries is None else harmonics.entries
+    if degree is None or harmonics.sh_degree not in (None, degree) or rows * PER_ROW < known:
+        raise FormatError(
+            f"{path}: the image of shN has {width} x {rows} pixels, which hold no {known:,} entries"
+            + (f" of degree {harmonics.sh_degree}" if harmonics.sh_degree else "")
+        )
+    if labels.max() >= known:
+        raise FormatError(f"{path}: a splat has entry {labels.max():,} of a palette of {known:,}")
+    table = harmonics.table[entries[..., :3]].reshape(rows * PER_ROW, width // PER_ROW, 3)
+    return table[labels]
