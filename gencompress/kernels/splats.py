@@ -71,6 +71,12 @@ class Splats:
             self.antialiased,
         )
 
+    def put_(self, index: Tensor, others: Splats) -> None:
+        """Replace the splats at `index` [M] by M others, in place."""
+        for name, values in vars(others).items():
+            if isinstance(values, Tensor):
+                getattr(self, name)[index] = values
+
     def render(self, cameras: Cameras, *, gates: Tensor | None = None) -> Render:
         """What `cameras` see, on black (`gencompress.kernels.rasterize`).
 
