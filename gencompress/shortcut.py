@@ -13,11 +13,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gencompress.config import FORMATS
 from gencompress.errors import ConfigError, RunError, nearest
 from gencompress.hub import locate_scene
+
+if TYPE_CHECKING:
+    from gencompress.domains.splats.frame import Up
 
 _FOLDER = "folder"  # of the viewer: what a name without a known ending stands for
 _BUDGETS = {"keep": "budget.keep", "count": "budget.target", "max_mb": "budget.max_mb", "min_psnr": "budget.min_psnr"}
@@ -63,7 +66,7 @@ def splat(arguments: list[str]) -> None:
         _prune(options, outputs)
     else:
         _refuse_unused(options)
-        _convert(source, outputs)
+        _convert(source, outputs, options.up or "-y")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--unseen", choices=("keep", "prune"), help="splats that no view hits; default: keep")
     how.add_argument("--cameras", metavar="FILE", help="cameras.json, COLMAP folder or transforms.json")
     how.add_argument("--views", metavar="N", help="views to score and refine on; default: 24")
-    how.add_argument("--up", metavar="AXIS", help="direction of up, --up=-y for example")
+    how.add_argument("--up", metavar="AXIS", help="direction of up; a page takes --up=-y without it")
     how.add_argument("--no-merge", action="store_true", help="delete only, merge no pairs of splats")
     how.add_argument("--no-refine", action="store_true", help="do not train what is left on renders of the input")
     how.add_argument("--seed", metavar="N", help="of everything that is drawn; default: 0")
@@ -123,16 +126,18 @@ def _refuse(source: Path, outputs: Sequence[Output], force: bool) -> None:
 
 def _refuse_unused(options: argparse.Namespace) -> None:
     """ConfigError for options of pruning where nothing is pruned."""
-    names = [*_HOW, "seed", "run", "no_merge", "no_refine"]
+    names = [*(name for name in _HOW if name != "up"), "seed", "run", "no_merge", "no_refine"]
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
     if given:
         raise ConfigError(f"{', '.join(given)}: there is no budget: add --keep, --count, --max-mb or --min-psnr")
 
 
-def _convert(source: Path, outputs: Sequence[Output]) -> None:
+def _convert(source: Path, outputs: Sequence[Output], up: Up) -> None:
     """Write the scene as it is; only splats that no format can hold are left out, and counted."""
     from gencompress.domains.splats.filter import clean
-    from gencompress.formats import read_scene
+    from gencompress.formats import read_scene, write_scene
+    from gencompress.viewer import write_folder, write_page
+    from gencompress.viewer.page import sog_of
 
     scene = read_scene(source)
     count = len(scene)
@@ -141,8 +146,15 @@ def _convert(source: Path, outputs: Sequence[Output]) -> None:
         scene = cleaned.scene
         gone = ", ".join(f"{number:,} {reason}" for reason, number in cleaned.removed.items() if number)
         print(f"{source.name}: {count - len(scene):,} of {count:,} splats are left out: {gone}")
-    for output in outputs:
-        _written(output, scene, source.name)
+    pages: dict[str, Callable[..., None]] = {"html": write_page, _FOLDER: write_folder}
+    sog: bytes | None = None
+    for output in sorted(outputs, key=lambda output: output.kind in pages):  # pages hold a .sog: it is made once
+        if output.kind in pages:
+            sog = sog or sog_of(scene)
+            pages[output.kind](output.path, scene, title=source.name, up=up, sog=sog)
+        else:
+            write_scene(output.path, scene)
+            sog = output.path.read_bytes() if output.kind == "sog" else sog
         print(_line(output.path, len(scene)))
 
 
@@ -178,19 +190,6 @@ def _overrides(options: argparse.Namespace, outputs: Sequence[Output], folder: P
     words += ["merge.pairs=false"] if options.no_merge else []
     words += ["recover=none"] if options.no_refine else []
     return words
-
-
-def _written(output: Output, scene: Any, title: str) -> None:
-    """Write a scene as what `output` is."""
-    from gencompress.formats import write_scene
-    from gencompress.viewer import write_folder, write_page
-
-    if output.kind == _FOLDER:
-        write_folder(output.path, scene, title=title)
-    elif output.kind == "html":
-        write_page(output.path, scene, title=title)
-    else:
-        write_scene(output.path, scene)
 
 
 def _copied(output: Output, exported: dict[str, Path]) -> None:

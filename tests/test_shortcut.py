@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -111,6 +112,16 @@ def test_without_a_budget_it_converts(scene: Path, capsys: pytest.CaptureFixture
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["copy.ply", "cat.spz", "cat.splat"]
     assert all(line.endswith("80 splats") for line in lines)
+
+
+def test_pages_hold_the_sog_that_was_written(scene: Path) -> None:
+    folder = scene.parent
+    assert run_command(["splat", "cat.ply", "cat.html", "site", "cat.sog", "--up=z"]) == 0
+    sog = (folder / "cat.sog").read_bytes()
+    assert len(read_scene(folder / "cat.sog")) == 80 and (folder / "site/scene.sog").read_bytes() == sog
+    assert base64.b64encode(sog).decode() in (folder / "cat.html").read_text()
+    rotation = json.loads((folder / "site/settings.json").read_text())["scene"]["rotation"]
+    assert rotation == pytest.approx([-(0.5**0.5), 0, 0, 0.5**0.5]), "from z to y"
 
 
 def test_force_replaces_a_file(scene: Path) -> None:

@@ -55,7 +55,15 @@ def write_page(
         ConfigError: an unknown `up`.
         RunError: the disk is full.
     """
-    write_text(path, page(sog or _encoded(scene), title=title, views=views_of(scene, cameras, up)))
+    write_text(path, page(sog or sog_of(scene), title=title, views=views_of(scene, cameras, up)))
+
+
+def sog_of(scene: SplatScene) -> bytes:
+    """The content of a .sog file."""
+    with tempfile.TemporaryDirectory(prefix="gencompress-") as folder:
+        path = Path(folder, SCENE)
+        write_scene(path, scene)
+        return path.read_bytes()
 
 
 def page(sog: bytes, *, title: str, views: Views) -> str:
@@ -84,7 +92,7 @@ def write_folder(
     with write_dir(path) as folder:
         for name, content in folder_files(SCENE, title=title, views=views).items():
             write_bytes(folder / name, content)
-        write_bytes(folder / SCENE, sog or _encoded(scene))
+        write_bytes(folder / SCENE, sog or sog_of(scene))
 
 
 def folder_files(scene_name: str, *, title: str, views: Views) -> dict[str, bytes]:
@@ -94,14 +102,6 @@ def folder_files(scene_name: str, *, title: str, views: Views) -> dict[str, byte
         SETTINGS: json.dumps(settings(views, scene_name), indent=1, allow_nan=False) + "\n",
     }
     return {name: text.encode() for name, text in (made | {name: _static(name) for name in ASSETS}).items()}
-
-
-def _encoded(scene: SplatScene) -> bytes:
-    """The content of a .sog file."""
-    with tempfile.TemporaryDirectory(prefix="gencompress-") as folder:
-        path = Path(folder, SCENE)
-        write_scene(path, scene)
-        return path.read_bytes()
 
 
 def heavy(size: int) -> str | None:
