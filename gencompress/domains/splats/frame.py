@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gencompress.errors import ConfigError, nearest
 from gencompress.formats.scene import SplatScene
 
-Up = Literal["x", "y", "z", "-x", "-y", "-z"]
+Up = Literal["auto", "x", "y", "z", "-x", "-y", "-z"]
 Vector = NDArray[np.float64]
 
 
@@ -24,7 +24,7 @@ class Frame:
     up: Vector
 
     @classmethod
-    def of(cls, scene: SplatScene, up: Up = "-y") -> Frame:
+    def of(cls, scene: SplatScene, up: Up = "auto") -> Frame:
         """The frame of `scene`, in which splats count by the area that they cover.
 
         The centre is that of the box between the 2nd and the 98th percentile of every coordinate, the radius the 98th
@@ -43,11 +43,12 @@ class Frame:
 
 
 def axis_of(up: Up) -> Vector:
-    """The unit vector [3] that an axis's name stands for."""
+    """The unit vector [3] that an axis's name stands for; ``auto`` is -y, as cameras of trained scenes are y-down."""
     if up not in get_args(Up):
         raise ConfigError(f"rig.up={up!r}; {nearest(up, get_args(Up))}")
+    name = "-y" if up == "auto" else up
     vector = np.zeros(3)
-    vector["xyz".index(up[-1])] = -1.0 if up.startswith("-") else 1.0
+    vector["xyz".index(name[-1])] = -1.0 if name.startswith("-") else 1.0
     return vector
 
 

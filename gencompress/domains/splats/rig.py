@@ -53,7 +53,7 @@ def rig_of(
     size: int = 400,
     fov_deg: float = 45.0,
     seed: int = 0,
-    up: Up = "-y",
+    up: Up = "auto",
 ) -> Rig:
     """A synthetic rig: the same for the same arguments.
 
@@ -64,7 +64,7 @@ def rig_of(
         size: width and height of the images in pixels.
         fov_deg: full field of view.
         seed: of all places.
-        up: the axis that points up; trained scenes are mostly y-down, ``-y``.
+        up: the axis that points up; ``auto`` is ``-y``, as most trained scenes have it.
 
     Raises:
         ConfigError: an unknown `kind` or `up`.
