@@ -34,6 +34,7 @@ commands:
            gencompress measure IMAGES --reference FOLDER --extractor inception
   splat    make a scene of Gaussian splats smaller, or convert it:  gencompress splat in.ply out.sog --keep 0.25
   view     show a scene in the browser:  gencompress view out.sog
+  photos   judge a scene file by photographs:  gencompress photos out.sog images/ --out DIR
   board    a leaderboard of runs, as a static site:  gencompress board RUNS... -o site/
   compare  is one run better than another, or is it noise?  gencompress compare RUN_A RUN_B
   demo     prune the bundled samples, a model and a scene, and name the reports
@@ -161,9 +162,26 @@ def _view(arguments: list[str]) -> None:
         serve(server)
 
 
-def _board(arguments: list[str]) -> None:
-    from gencompress.board import write_board
+def _photos(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="gencompress photos", description="Judge a scene file by photographs, every 8th of them."
+    )
+    parser.add_argument("scene", type=Path, metavar="SCENE", help="scene file")
+    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of the photographs")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for pictures and figures")
+    parser.add_argument("--cameras", type=Path, metavar="PATH", help="default: those beside photographs or scene")
+    parser.add_argument("--background", choices=("black", "white"), default="black", help="default: black")
+    parser.add_argument("--every", action="store_true", help="judge all photographs")
+    parser.add_argument("--lpips", type=Path, metavar="DIR", help="folder with the backbones of LPIPS")
+    options = vars(parser.parse_args(arguments))
+    from gencompress.domains.splats.photos import Request, judge
 
+    result = judge(Request(**options))
+    figures = "  ".join(f"{name} {value}" for name, value in result["metrics"].items())
+    print(f"{figures}\n{result['compression']['bytes_total']:,} bytes, {options['out'] / 'result.json'}")
+
+
+def _board(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="gencompress board", description="Write a leaderboard as a static site.")
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUNS", help="run directories, or folders of them")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the site")
@@ -172,14 +190,12 @@ def _board(arguments: list[str]) -> None:
     parser.add_argument("--quoted", action="append", default=[], metavar="FILE", help=quoted)
     parser.add_argument("--title", default="Compression leaderboard", help="heading of the page")
     parsed = parser.parse_args(arguments)
+    from gencompress.board import write_board
+
     print(write_board(parsed.runs, parsed.out, baseline=parsed.baseline, quoted=parsed.quoted, title=parsed.title))
 
 
 def _compare(arguments: list[str]) -> None:
-    from gencompress.board import verdict
-    from gencompress.board.compare import compare_runs
-    from gencompress.run.atomic import write_json, write_text
-
     parser = argparse.ArgumentParser(prog="gencompress compare", description="Compare two runs, picture by picture.")
     parser.add_argument("first", type=Path, metavar="RUN_A", help="run directory")
     parser.add_argument("second", type=Path, metavar="RUN_B", help="run directory, of the same budget and seeds")
@@ -187,6 +203,10 @@ def _compare(arguments: list[str]) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page")
     parsed = parser.parse_args(arguments)
+    from gencompress.board import verdict
+    from gencompress.board.compare import compare_runs
+    from gencompress.run.atomic import write_json, write_text
+
     comparison = compare_runs(parsed.first, parsed.second, confidence=parsed.confidence)
     print(verdict.as_text(comparison), end="")
     if parsed.json:
@@ -244,6 +264,7 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "measure": _measure,
     "splat": _splat,
     "view": _view,
+    "photos": _photos,
     "board": _board,
     "compare": _compare,
     "demo": _demo,

@@ -16,6 +16,7 @@ _WHERE = {
     "deviations": "fidelity",
     "find_cameras": "camera_files",
     "read_cameras": "camera_files",
+    "read_pinholes": "camera_files",
     "read_scene": "files",
     "scene_format": "files",
     "write_scene": "files",

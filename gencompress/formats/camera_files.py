@@ -28,6 +28,17 @@ def read_cameras(path: str | Path) -> list[Cameras]:
     Raises:
         FormatError: the path is missing or none of these, or the file is malformed or without cameras.
     """
+    sizes: dict[tuple[int, int], list[Pinhole]] = {}
+    for pinhole in read_pinholes(path):
+        sizes.setdefault((pinhole.width, pinhole.height), []).append(pinhole)
+    return [
+        Cameras(np.stack([view.viewmat for view in views]), np.stack([view.K for view in views]), width, height)
+        for (width, height), views in sizes.items()
+    ]
+
+
+def read_pinholes(path: str | Path) -> list[Pinhole]:
+    """`read_cameras` one by one, with the names of their images; raises what it raises."""
     path = Path(path)
     try:
         with np.errstate(all="ignore"):  # poses are checked to be finite
@@ -36,13 +47,7 @@ def read_cameras(path: str | Path) -> list[Cameras]:
         raise FormatError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not pinholes:
         raise FormatError(f"{path}: holds no camera")
-    sizes: dict[tuple[int, int], list[Pinhole]] = {}
-    for pinhole in pinholes:
-        sizes.setdefault((pinhole.width, pinhole.height), []).append(pinhole)
-    return [
-        Cameras(np.stack([view.viewmat for view in views]), np.stack([view.K for view in views]), width, height)
-        for (width, height), views in sizes.items()
-    ]
+    return pinholes
 
 
 def _read(path: Path) -> list[Pinhole]:

@@ -25,5 +25,6 @@ def read_inria(path: Path) -> list[Pinhole]:
         to_camera = matrix(f"{where}: rotation", entry["rotation"], 3, 3).T
         centre = matrix(f"{where}: position", [entry["position"]], 1, 3)[0]
         size = (entry["width"], entry["height"])
-        cameras.append(pinhole(where, to_camera, -to_camera @ centre, (entry["fx"], entry["fy"]), size))
+        name = str(entry.get("img_name", ""))
+        cameras.append(pinhole(where, to_camera, -to_camera @ centre, (entry["fx"], entry["fy"]), size, name))
     return cameras

@@ -45,7 +45,7 @@ def read_colmap(folder: Path) -> list[Pinhole]:
         cameras, path = _text_cameras(folder / "cameras.txt"), folder / "images.txt"
         poses = _text_images(path)
     found = []
-    for number, pose, camera in poses:
+    for number, pose, camera, name in poses:
         where = f"{path}: image {number}"
         if camera not in cameras:
             raise FormatError(f"{where} names camera {camera}, which the cameras do not have")
@@ -53,7 +53,7 @@ def read_colmap(folder: Path) -> list[Pinhole]:
             raise FormatError(f"{where} has a quaternion of zeros")
         intrinsics, size = cameras[camera]
         rotation = quaternions.matrices(np.array([pose[:4]]))[0]
-        found.append(pinhole(where, rotation, np.array(pose[4:]), intrinsics, size))
+        found.append(pinhole(where, rotation, np.array(pose[4:]), intrinsics, size, name))
         if len(found) > MAX_CAMERAS:
             raise FormatError(f"{path}: more than {MAX_CAMERAS:,} images")
     return found
@@ -89,8 +89,8 @@ def _binary_cameras(path: Path) -> dict[int, Intrinsics]:
     return cameras
 
 
-def _binary_images(path: Path) -> Iterator[tuple[int, tuple[float, ...], int]]:
-    """Number, quaternion and translation, and camera of each image; the observed points are passed over."""
+def _binary_images(path: Path) -> Iterator[tuple[int, tuple[float, ...], int, str]]:
+    """Number, quaternion and translation, camera and name of each image; the observed points are passed over."""
     with open(path, "rb") as file:
         if path.stat().st_size < 8:
             raise FormatError(f"{path}: truncated: {path.stat().st_size} bytes")
@@ -107,7 +107,7 @@ def _binary_images(path: Path) -> Iterator[tuple[int, tuple[float, ...], int]]:
                 offset = end + 9 + _POINT * points
                 if offset > len(data):
                     raise FormatError(f"{path}: truncated: image {index} claims {points:,} points")
-                yield number, tuple(pose), camera
+                yield number, tuple(pose), camera, data[name:end].decode("utf-8", "replace")
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -141,7 +141,7 @@ def _text_cameras(path: Path) -> dict[int, Intrinsics]:
     return cameras
 
 
-def _text_images(path: Path) -> Iterator[tuple[int, tuple[float, ...], int]]:
+def _text_images(path: Path) -> Iterator[tuple[int, tuple[float, ...], int, str]]:
     for index, line in enumerate(_lines(path)):
         words = line.split()
         if index % 2 or not words:  # every other line has the observed points
@@ -150,7 +150,7 @@ def _text_images(path: Path) -> Iterator[tuple[int, tuple[float, ...], int]]:
         if len(words) < 10:
             raise FormatError(f"{where}: a line has id, quaternion, translation, camera and name")
         number, *pose, camera = _numbers(where, words[:9])
-        yield _whole(where, number), tuple(pose), _whole(where, camera)
+        yield _whole(where, number), tuple(pose), _whole(where, camera), line.split(maxsplit=9)[9].rstrip()
 
 
 def _whole(where: str, number: float) -> int:

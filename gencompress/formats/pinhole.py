@@ -18,16 +18,22 @@ _ORTHONORMAL = 1e-2  # what rounding in text files leaves
 
 @dataclass(frozen=True, eq=False)
 class Pinhole:
-    """World to camera [4, 4] in OpenCV's axes, intrinsics [3, 3] in pixels, and the size of the image."""
+    """World to camera [4, 4] in OpenCV's axes, intrinsics [3, 3] in pixels, size and file name of the image."""
 
     viewmat: Array
     K: Array
     width: int
     height: int
+    name: str = ""
 
 
 def pinhole(
-    where: str, rotation: NDArray[Any], translation: NDArray[Any], intrinsics: tuple[Any, ...], size: tuple[Any, Any]
+    where: str,
+    rotation: NDArray[Any],
+    translation: NDArray[Any],
+    intrinsics: tuple[Any, ...],
+    size: tuple[Any, Any],
+    name: str = "",
 ) -> Pinhole:
     """A camera of its rotation [3, 3] and translation [3] from the world, (fx, fy, cx, cy) and (width, height).
 
@@ -48,7 +54,7 @@ def pinhole(
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32)
     if not (fx > 0 and fy > 0 and np.isfinite(K).all()):
         raise FormatError(f"{where}: focal lengths {fx:g} and {fy:g}, principal point {cx:g}, {cy:g} in pixels")
-    return Pinhole(viewmat, K, int(width), int(height))
+    return Pinhole(viewmat, K, int(width), int(height), name)
 
 
 def matrix(where: str, value: object, rows: int, columns: int) -> NDArray[np.float64]:

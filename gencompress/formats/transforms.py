@@ -36,7 +36,8 @@ def read_transforms(path: Path) -> list[Pinhole]:
         centre = (world[:, :3] @ pose[:, 3] + world[:, 3]) * scale
         to_camera = (rotation @ _OPENGL).T
         intrinsics, size = _intrinsics(where, {**content, **frame})
-        cameras.append(pinhole(where, to_camera, -to_camera @ centre, intrinsics, size))
+        name = str(frame.get("file_path", ""))
+        cameras.append(pinhole(where, to_camera, -to_camera @ centre, intrinsics, size, name))
     return cameras
 
 

@@ -42,7 +42,7 @@ class Compression:
         bytes_by_part: the same by part.
         params_stored: numbers stored.
         decode_s: seconds from the file to a renderable scene.
-        encode_s: seconds from the scene to the file.
+        encode_s: seconds from the scene to the file, where known.
         fps: rendered pictures per second.
         device: that `fps` and the seconds belong to.
         decoded_from_file: whether the pictures were rendered from the decoded file; always so here.
@@ -52,7 +52,7 @@ class Compression:
     bytes_by_part: Mapping[str, int]
     params_stored: int
     decode_s: float
-    encode_s: float
+    encode_s: float | None
     fps: float
     device: str
     decoded_from_file: bool = True
