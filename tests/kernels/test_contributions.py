@@ -107,3 +107,21 @@ def test_leave_one_out_on_a_trained_scene(shared: Path):
         relative.append(float((scores.leave_one_out[n] / removed - 1).abs()))
     assert sorted(relative)[10] < 0.02
     assert int((scores.hits > 0).sum()) > 10_000
+
+
+def test_against_a_target_the_score_is_what_removal_changes():
+    world = make(count=60)
+    target = torch.rand(world.height, world.width, 3, generator=torch.Generator().manual_seed(1))
+    scores = world.contributions(target[None])
+    whole = (reference.render(world).image - target).square().sum()
+    everything = torch.arange(len(world))
+    for n in torch.argsort(scores.blend_sum, descending=True)[:6].tolist():
+        changed = (reference.render(world.take(everything != n)).image - target).square().sum() - whole
+        found = (scores.leave_one_out - scores.toward)[n].double()
+        torch.testing.assert_close(found, changed, rtol=1e-4, atol=1e-3)
+    assert not world.contributions().toward.any()
+
+
+def test_the_image_is_that_of_rasterize():
+    world = make("wide opacity", background=torch.tensor([0.2, 0.4, 0.6]))
+    torch.testing.assert_close(world.contributions().image, world.render().image)

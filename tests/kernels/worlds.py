@@ -48,8 +48,8 @@ class World:
     def render(self, absgrad: bool = False) -> Render:
         return rasterize(*self._first, **self._options, gates=self.gates, absgrad=absgrad)
 
-    def contributions(self) -> Contributions:
-        return contributions(*self._first, **self._options)
+    def contributions(self, target: Tensor | None = None) -> Contributions:
+        return contributions(*self._first, **self._options, target=target)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> World:
         """With every differentiable tensor changed."""
