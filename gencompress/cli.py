@@ -151,7 +151,7 @@ def _view(arguments: list[str]) -> None:
     )
     parser.add_argument("path", type=Path, metavar="PATH", help="scene file, folder of a viewer, or run directory")
     parser.add_argument("--port", type=int, default=0, metavar="N", help="port; default: a free one")
-    parser.add_argument("--up", default="-y", metavar="AXIS", help="direction of up in the scene; default: --up=-y")
+    parser.add_argument("--up", default="auto", metavar="AXIS", help="direction of up in the scene; default: --up=-y")
     parsed = parser.parse_args(arguments)
     from gencompress.viewer.serve import Server, serve
     from gencompress.viewer.site import site_of

@@ -66,7 +66,7 @@ def splat(arguments: list[str]) -> None:
         _prune(options, outputs)
     else:
         _refuse_unused(options)
-        _convert(source, outputs, options.up or "-y")
+        _convert(source, outputs, options.up or "auto")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--unseen", choices=("keep", "prune"), help="splats that no view hits; default: keep")
     how.add_argument("--cameras", metavar="FILE", help="cameras.json, COLMAP folder or transforms.json")
     how.add_argument("--views", metavar="N", help="views to score and refine on; default: 24")
-    how.add_argument("--up", metavar="AXIS", help="direction of up; a page takes --up=-y without it")
+    how.add_argument("--up", metavar="AXIS", help="direction of up; default: --up=-y, as most scenes have it")
     how.add_argument("--no-merge", action="store_true", help="delete only, merge no pairs of splats")
     how.add_argument("--no-refine", action="store_true", help="do not train what is left on renders of the input")
     how.add_argument("--seed", metavar="N", help="of everything that is drawn; default: 0")

@@ -38,7 +38,7 @@ def write_page(
     *,
     title: str,
     cameras: Cameras | None = None,
-    up: Up = "-y",
+    up: Up = "auto",
     sog: bytes | None = None,
 ) -> None:
     """Write one HTML file that shows a scene from disk, without a network. It replaces what is at `path`.
@@ -48,7 +48,7 @@ def write_page(
         scene: finite splats.
         title: of the page; any text.
         cameras: those that came with the scene; without, it is seen from around, or from inside if it is a room.
-        up: the axis that points up.
+        up: the axis that points up; ``auto`` is ``-y``.
         sog: the content of a .sog file of the scene where there is one already, which is then not made again.
 
     Raises:
@@ -77,7 +77,7 @@ def write_folder(
     *,
     title: str,
     cameras: Cameras | None = None,
-    up: Up = "-y",
+    up: Up = "auto",
     sog: bytes | None = None,
 ) -> None:
     """Write the same as a new folder: index.html, the viewer, settings.json and scene.sog.

@@ -20,7 +20,7 @@ _MOST_SETTINGS = 1 << 20  # bytes
 
 
 @contextmanager
-def site_of(path: Path, up: Up = "-y") -> Iterator[Site]:
+def site_of(path: Path, up: Up = "auto") -> Iterator[Site]:
     """The files to serve for `path`; what had to be converted is there until the block ends.
 
     A .sog file is sent as it is, anything else as the plain .ply of what this package's reader read, which the viewer

@@ -47,13 +47,13 @@ class Views:
     up: Vector
 
 
-def views_of(scene: SplatScene, cameras: Cameras | None = None, up: Up = "-y") -> Views:
+def views_of(scene: SplatScene, cameras: Cameras | None = None, up: Up = "auto") -> Views:
     """Views at `cameras`, or else around the scene, or from inside of it if it is a room.
 
     Args:
         scene: finite splats, as `gencompress.domains.splats.filter.clean` leaves them.
         cameras: those that came with the scene, if any.
-        up: the axis that points up.
+        up: the axis that points up; ``auto`` is ``-y``.
 
     Raises:
         ConfigError: an unknown `up`.
