@@ -6,7 +6,7 @@ in the file as a memory map: the other columns of ten million splats are 0.6 GB,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +28,7 @@ _FIELDS = {
     "log_scales": ("scale_0", "scale_1", "scale_2"),
     "quats": ("rot_0", "rot_1", "rot_2", "rot_3"),
 }
+_FINITE = {"logits": activations.finite_logits, "log_scales": activations.finite_log_scales}
 _REST = {0: 0, 9: 1, 24: 2, 45: 3, 72: 4}  # number of f_rest columns -> degree
 _NORMALS = ("nx", "ny", "nz")
 
@@ -46,11 +47,9 @@ def read_ply(path: Path) -> SplatScene:
     mapped = _mapped_rest(rows, rest)
     sh_rest = np.empty((len(rows), len(rest) // 3, 3), np.float32) if mapped is None else mapped
     by_coefficient = np.arange(len(rest)).reshape(3, -1).T  # the file has all of red first, then green, then blue
-    for start in range(0, len(rows), CHUNK):
-        part = slice(start, start + CHUNK)
-        chunk = rows[part].view(np.uint8).copy().view(rows.dtype)  # as bytes: copying 59 fields costs 25 times as much
+    for part, chunk in _chunks(path, rows):
         for field, columns in _FIELDS.items():
-            scene[field][part] = _floats(chunk, columns)
+            scene[field][part] = _FINITE.get(field, np.asarray)(_floats(chunk, columns))
         for name in others:
             extra[name][part] = chunk[name]
         if mapped is None and rest:
@@ -60,13 +59,25 @@ def read_ply(path: Path) -> SplatScene:
     return SplatScene(
         means=scene["means"],
         quats=scene["quats"],
-        log_scales=activations.finite_log_scales(scene["log_scales"]),
-        logits=activations.finite_logits(scene["logits"][:, 0]),
+        log_scales=scene["log_scales"],
+        logits=scene["logits"][:, 0],
         sh0=scene["sh0"],
         sh_rest=sh_rest,
         extra=extra,
         antialiased=header.antialiased,
     )
+
+
+def _chunks(path: Path, rows: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """The rows chunk by chunk; those of a binary file are read, lest all its pages become resident."""
+    with open(path, "rb") as file:
+        file.seek(rows.offset if isinstance(rows, np.memmap) else 0)
+        for start in range(0, len(rows), CHUNK):
+            part = slice(start, min(start + CHUNK, len(rows)))
+            chunk = np.fromfile(file, rows.dtype, part.stop - start) if isinstance(rows, np.memmap) else rows[part]
+            if len(chunk) < part.stop - start:
+                raise FormatError(f"{path}: truncated while it was read")
+            yield part, chunk
 
 
 def write_ply(path: Path, scene: SplatScene) -> None:
@@ -148,13 +159,13 @@ def _header(scene: SplatScene, row: np.dtype[Any]) -> bytes:
 
 def _write_rows(file: IO[bytes], scene: SplatScene, row: np.dtype[Any]) -> None:
     k = scene.sh_rest.shape[1]
-    by_channel = np.arange(3 * k).reshape(k, 3).T.ravel()
     for _, part in scene.chunks():
         chunk = np.empty(len(part), row)
         floats = np.ndarray((len(part), 14 + 3 * k), "<f4", chunk, 0, (row.itemsize, 4))
         floats[:, :3] = part.means
         floats[:, 3:6] = part.sh0
-        floats[:, 6 : 6 + 3 * k] = np.take(part.sh_rest.reshape(len(part), -1), by_channel, axis=1)
+        for channel in range(3):
+            floats[:, 6 + channel * k : 6 + (channel + 1) * k] = part.sh_rest[:, :, channel]
         floats[:, -8] = part.logits
         floats[:, -7:-4] = part.log_scales
         floats[:, -4:] = part.quats

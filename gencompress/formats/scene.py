@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
-CHUNK = 1 << 14  # splats worked on at a time: 4 MB with harmonics, which stays in the cache
+CHUNK = 1 << 13  # splats worked on at a time: 2 MB with harmonics, which stays in the cache
 SH_C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi)): colour = 0.5 + SH_C0 * sh0
 
 
@@ -59,7 +59,7 @@ class SplatScene:
     def take(self, index: NDArray[Any] | slice) -> SplatScene:
         """The splats at `index` (integers or a mask) as a new scene, further columns included."""
         names = ("means", "quats", "log_scales", "logits", "sh0", "sh_rest")
-        parts: dict[str, Any] = {name: np.ascontiguousarray(getattr(self, name)[index]) for name in names}
+        parts: dict[str, Any] = {name: _rows(getattr(self, name), index) for name in names}
         return replace(self, **parts, extra={name: column[index] for name, column in self.extra.items()})
 
     def chunks(self, order: NDArray[Any] | None = None) -> Iterator[tuple[slice, SplatScene]]:
@@ -67,3 +67,15 @@ class SplatScene:
         for start in range(0, len(self), CHUNK):
             part = slice(start, min(start + CHUNK, len(self)))
             yield part, self.take(part if order is None else order[part])
+
+
+def _rows(array: Array, index: NDArray[Any] | slice) -> Array:
+    """Rows of an array as a contiguous one, in no more memory than they take, also out of a mapped file."""
+    if isinstance(index, slice) or array.flags.c_contiguous:
+        return np.ascontiguousarray(array[index])
+    chosen = np.flatnonzero(index) if index.dtype == bool else index
+    rows = np.empty((len(chosen), *array.shape[1:]), array.dtype)
+    for start in range(0, len(chosen), CHUNK):
+        part = slice(start, start + CHUNK)
+        rows[part] = array[chosen[part]]
+    return rows

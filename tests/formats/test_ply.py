@@ -133,6 +133,8 @@ def test_harmonics_of_a_large_file_stay_in_the_file(tmp_path, monkeypatch):
     assert (tmp_path / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
     picked = back.take(np.array([7, 3, len(scene) - 1]))
     np.testing.assert_array_equal(picked.sh_rest, scene.sh_rest[[7, 3, -1]])
+    mask = np.arange(len(scene)) % 3 == 0
+    np.testing.assert_array_equal(back.take(mask).sh_rest, scene.sh_rest[mask])
 
 
 def test_a_mapped_scene_can_replace_its_own_file(tmp_path, monkeypatch):
