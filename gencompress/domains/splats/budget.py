@@ -17,7 +17,10 @@ from gencompress.errors import BudgetError
 MEGABYTE = 1_000_000
 BYTE_BAND = 0.02  # how far below the asked bytes a file may stay
 QUALITY_BAND_DB = 0.25  # how far above the asked quality a scene may stay
+DB_PER_OCTAVE = 7.0  # about what twice as many splats bring
 MOST_MEASUREMENTS = 12
+_PATIENCE = 4  # measurements after which every other step halves the bracket
+_STRIDE = 32.0  # largest factor between a count and the next
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,12 @@ def fit_bytes(size_of: Callable[[int], int], units: int, limit: int, bytes_per_s
         if value < limit and search.last == units:
             break  # everything fits
         if value > limit and search.last == 1:
-            raise BudgetError(f"the budget of {limit:,} bytes cannot be met: a file of one splat has {value:,.0f} bytes")
-        following = search.next(goal, limit, over=True)
+            raise BudgetError(
+                f"the budget of {limit:,} bytes cannot be met: a file of one splat has {value:,.0f} bytes"
+            )
+        fits = [c for c, v in search.measured.items() if v <= limit]
+        exceed = [c for c, v in search.measured.items() if v > limit]
+        following = search.next(goal, max(fits, default=0), min(exceed, default=units + 1))
         if following is None:
             break
         value = search.measure(following)
@@ -126,12 +133,15 @@ def fit_quality(psnr_of: Callable[[int], float], units: int, asked_db: float, gu
     Raises:
         BudgetError: not even all splats but one reach it; says what they do.
     """
-    search = _Search(psnr_of, units)
+    search = _Search(psnr_of, units, DB_PER_OCTAVE)
     value = search.measure(min(max(guess, 1), units))
     while not asked_db <= value <= asked_db + QUALITY_BAND_DB:
         if value > asked_db and search.last == 1:
             break
-        following = search.next(asked_db + QUALITY_BAND_DB / 2, asked_db, over=False)
+        short = [c for c, v in search.measured.items() if v < asked_db]
+        reach = [c for c, v in search.measured.items() if v >= asked_db]
+        goal = asked_db + QUALITY_BAND_DB / 2
+        following = search.next(goal, max(short, default=0), min(reach, default=units + 1))
         if following is None:
             break
         value = search.measure(following)
@@ -142,10 +152,17 @@ def fit_quality(psnr_of: Callable[[int], float], units: int, asked_db: float, gu
 
 
 class _Search:
-    """Measurements of a quantity that grows with the count, and where to measure next."""
+    """Measurements of a quantity that grows with the count, and where to measure next.
 
-    def __init__(self, measure: Callable[[int], float], units: int) -> None:
-        self._measure, self.units = measure, units
+    Args:
+        measure: the quantity at a count.
+        units: the largest count.
+        slope: how much it grows when the count doubles, and then it is a line over the logarithm of the count; None
+            for a quantity in proportion to the count.
+    """
+
+    def __init__(self, measure: Callable[[int], float], units: int, slope: float | None = None) -> None:
+        self._measure, self.units, self.slope = measure, units, slope
         self.measured: dict[int, float] = {}
         self.last = 0
 
@@ -155,33 +172,33 @@ class _Search:
             self.measured[count] = float(self._measure(count))
         return self.measured[count]
 
-    def next(self, goal: float, limit: float, over: bool) -> int | None:
-        """A count not yet measured at which `goal` is expected; None if there is nothing left to try.
-
-        Counts whose value lies beyond `limit` bound the answer from above, the others from below; at the limit itself
-        a value is a lower bound if `over` (bytes) and an upper one otherwise (dB).
-        """
-        above = [c for c, v in self.measured.items() if (v > limit if over else v >= limit)]
-        below = [c for c, v in self.measured.items() if (v <= limit if over else v < limit)]
-        low, high = max(below, default=0), min(above, default=self.units + 1)
+    def next(self, goal: float, low: int, high: int) -> int | None:
+        """A count between `low` and `high`, exclusive, at which `goal` is expected; None if it is time to stop."""
         if high - low <= 1 or len(self.measured) >= MOST_MEASUREMENTS:
             return None
-        expected = self._interpolate(goal, low, high)
-        if len(self.measured) >= 6:  # interpolation does not converge, halve
-            expected = math.sqrt(max(low, 1) * high)
+        both = low in self.measured and high in self.measured
+        if both and len(self.measured) > _PATIENCE and len(self.measured) % 2:
+            expected = math.sqrt(low * high)  # on a bent curve, lines approach from one side
+        else:
+            expected = min(max(self._expected(goal, low, high), self.last / _STRIDE), self.last * _STRIDE)
+            if self.slope is not None and high > self.units:  # the whole input is beyond every line
+                expected = min(expected, math.sqrt(self.last * high))
         return min(max(round(expected), low + 1), high - 1)
 
-    def _interpolate(self, goal: float, low: int, high: int) -> float:
-        """Along the line through the measured ends of the bracket, or through one end and the origin."""
-        if low in self.measured and high in self.measured:
-            a, b = self.measured[low], self.measured[high]
-            return low + (high - low) * (goal - a) / (b - a) if b > a else (low + high) / 2
-        count = low if low in self.measured else high
-        nearest = sorted(self.measured, key=lambda c: abs(c - count))[:2]
-        if len(nearest) == 2 and self.measured[nearest[0]] != self.measured[nearest[1]]:
-            (c, v), (d, w) = ((n, self.measured[n]) for n in nearest)
-            return c + (d - c) * (goal - v) / (w - v)
-        return count * goal / self.measured[count] if self.measured[count] > 0 else (low + high) / 2
+    def _expected(self, goal: float, low: int, high: int) -> float:
+        """Along the line through the two measurements nearest to the bracket, or through one with the given slope."""
+        ends = [c for c in (low, high) if c in self.measured]
+        if len(ends) < 2:
+            ends = sorted(self.measured, key=lambda c: abs(math.log(c / ends[0])))[:2]
+        a, v = ends[0], self.measured[ends[0]]
+        b, w = (ends[1], self.measured[ends[1]]) if len(ends) == 2 else self._default(a, v)
+        if w == v:
+            return math.sqrt(max(low, 1) * high)
+        part = (goal - v) / (w - v)
+        return a + part * (b - a) if self.slope is None else a * (b / a) ** min(max(part, -30), 30)
+
+    def _default(self, count: int, value: float) -> tuple[float, float]:
+        return (0.0, 0.0) if self.slope is None else (2.0 * count, value + self.slope)
 
     def best(self, meets: Callable[[float], bool], choose: Callable[..., int]) -> Fit:
         count = choose(c for c, v in self.measured.items() if meets(v))
