@@ -1,11 +1,11 @@
 // Starts the viewer on the scene of this page: the one within it, or the file beside it.
 (async () => {
-  const message = document.getElementById("message");
+  const [holder, message, inline] = ["viewer", "message", "scene"].map((id) => document.getElementById(id));
   const fail = (error) => {
-    document.body.append(message);
+    holder.hidden = true;
     message.className = "failed";
     message.textContent = `This scene cannot be shown here: ${error?.message ?? error}\n` +
-      (location.protocol === "file:" && !document.getElementById("scene")
+      (location.protocol === "file:" && !inline
         ? "Pages that are opened from disk may not read the files beside them: serve this folder with `gencompress view`."
         : "A browser with WebGL 2 is needed.");
   };
@@ -23,15 +23,14 @@
     return new Blob(parts);
   };
   const content = async (name) => {
-    const inline = document.getElementById("scene");
     if (!inline) return fetch(name);
     const blob = decoded(inline.textContent);
     inline.remove();
     return new Response(blob, { headers: { "content-length": String(blob.size) } });
   };
   const read = async () => {
-    const inline = document.getElementById("settings");
-    return inline ? JSON.parse(inline.textContent) : (await fetch("settings.json")).json();
+    const element = document.getElementById("settings");
+    return element ? JSON.parse(element.textContent) : (await fetch("settings.json")).json();
   };
 
   // Settings give the field of view across the smaller side of the window, the viewer wants it across the larger one.
@@ -45,11 +44,10 @@
     return settings;
   };
 
-  window.addEventListener("unhandledrejection", (event) => fail(event.reason));
   try {
     const settings = fitted(await read());
     const viewer = await supersplat.createViewer({
-      container: document.getElementById("viewer"),
+      container: holder,
       settings,
       contentUrl: settings.scene.name,
       contents: content(settings.scene.name),
@@ -57,7 +55,8 @@
       noanim: true,
     });
     // The viewer turns every scene as one whose y axis points down. Scenes with another up say how they stand upright.
-    const root = viewer.app.root, add = root.addChild;
+    const { assets, root } = viewer.app, add = root.addChild;
+    assets.once("error", fail);
     root.addChild = (node) => {
       if (node.name === "gsplat") node.setLocalRotation(...settings.scene.rotation);
       return add.call(root, node);
