@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,16 @@ def read_bytes(path: Path, limit: int, what: str = "the file") -> bytes:
         raise FormatError(f"{path}: {what} has {size:,} bytes; at most {limit:,} are read")
     with open(path, "rb") as file:
         return file.read(size)  # read() allocates what it is asked for
+
+
+def read_lines(path: Path, longest: int, start: int = 0) -> Iterator[str]:
+    """The lines of a text file from byte `start` on. FormatError if one is longer than `longest` characters."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        file.seek(start)
+        while line := file.readline(longest):
+            if len(line) == longest:
+                raise FormatError(f"{path}: a line is longer than {longest:,} characters")
+            yield line
 
 
 def parse_json(path: Path, data: bytes, what: str = "the file") -> Any:

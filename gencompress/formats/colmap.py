@@ -11,7 +11,7 @@ import numpy as np
 
 from gencompress.errors import FormatError
 from gencompress.formats import quaternions
-from gencompress.formats.bounded import read_bytes
+from gencompress.formats.bounded import read_bytes, read_lines
 from gencompress.formats.pinhole import MAX_CAMERAS, Pinhole, pinhole
 
 Intrinsics = tuple[tuple[float, ...], tuple[float, float]]  # (fx, fy, cx, cy) and (width, height)
@@ -112,12 +112,7 @@ def _binary_images(path: Path) -> Iterator[tuple[int, tuple[float, ...], int, st
 
 def _lines(path: Path) -> Iterator[str]:
     """Lines of a text file but for comments; empty ones too, for an image without points has one."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        while line := file.readline(_MAX_LINE):
-            if len(line) == _MAX_LINE:
-                raise FormatError(f"{path}: a line is longer than {_MAX_LINE:,} characters")
-            if not line.startswith("#"):
-                yield line
+    return (line for line in read_lines(path, _MAX_LINE) if not line.startswith("#"))
 
 
 def _numbers(where: str, words: list[str]) -> tuple[float, ...]:

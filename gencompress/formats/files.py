@@ -51,7 +51,8 @@ def scene_format(path: str | Path) -> tuple[str, SceneFormat]:
 def read_scene(path: str | Path) -> SplatScene:
     """The splats of a scene file of any kind in `FORMATS`.
 
-    NaN and infinite values are let through, for the filter to count and remove.
+    NaN and infinite values are let through, for the filter to count and remove. The harmonics of a large .ply stay in
+    the file: as long as the scene is in use, that must not be overwritten in place (`write_scene` replaces it).
 
     Raises:
         FormatError: the file is missing, unreadable, malformed, empty, or holds no finite splat.

@@ -82,7 +82,7 @@ def _chunks(path: Path, rows: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any
 
 def write_ply(path: Path, scene: SplatScene) -> None:
     """Replace `path` by a binary little-endian .ply with the further columns of the scene, chunk by chunk."""
-    row = _row(scene)
+    row = _row(path, scene)
     size = len(scene) * row.itemsize
 
     def write(temporary: Path) -> None:
@@ -140,11 +140,14 @@ def _consecutive(row: np.dtype[Any], names: Sequence[str]) -> int | None:
     return start if follow else None
 
 
-def _row(scene: SplatScene) -> np.dtype[Any]:
+def _row(path: Path, scene: SplatScene) -> np.dtype[Any]:
     rest = [f"f_rest_{index}" for index in range(3 * scene.sh_rest.shape[1])]
     fields = _FIELDS
     names = [*fields["means"], *fields["sh0"], *rest, *fields["logits"], *fields["log_scales"], *fields["quats"]]
     extra = [(name, column.dtype.newbyteorder("<")) for name, column in scene.extra.items()]
+    bad = next((name for name, kind in extra if kind.str[1:] not in TYPE_NAMES or name in names), None)
+    if bad is not None:
+        raise FormatError(f"{path}: further column {bad!r} has the name of another one, or a type that .ply lacks")
     return np.dtype([*((name, "<f4") for name in names), *extra])
 
 

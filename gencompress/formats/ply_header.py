@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencompress.errors import FormatError
-from gencompress.formats.bounded import MAX_SPLATS
+from gencompress.formats.bounded import MAX_SPLATS, read_lines
 
 MAX_HEADER = 1 << 16  # bytes; the longest headers in use have 4 kB
 MAX_PROPERTIES = 1024
+_MAX_LINE = 1 << 17  # characters of a row of text: 1024 numbers of any length
 ANTIALIASED = "SplatRenderMode: mip"  # the comment by which Brush and splat-transform tag such a scene
 _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
 _TYPES = {
@@ -172,12 +173,13 @@ def _table(path: Path, header: Header, element: Element, at: int) -> NDArray[Any
 
 
 def _parse_text(path: Path, start: int, skip: int, element: Element, row: np.dtype[Any]) -> NDArray[Any]:
-    with open(path, encoding="ascii", errors="replace") as file:
-        file.seek(start)
-        try:
-            table = np.loadtxt(file, row, comments=None, skiprows=skip, max_rows=element.count, ndmin=1)
-        except ValueError as error:
-            raise FormatError(f"{path}: element {element.name!r} holds no table of numbers: {error}") from error
+    lines = read_lines(path, _MAX_LINE, start)
+    try:
+        table = np.loadtxt(lines, row, comments=None, skiprows=skip, max_rows=element.count, ndmin=1)
+    except FormatError:
+        raise
+    except ValueError as error:
+        raise FormatError(f"{path}: element {element.name!r} holds no table of numbers: {error}") from error
     if len(table) != element.count:
         raise FormatError(f"{path}: truncated: {len(table):,} of {element.count:,} rows of {element.name!r} are there")
     return table

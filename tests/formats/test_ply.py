@@ -145,6 +145,12 @@ def test_a_mapped_scene_can_replace_its_own_file(tmp_path, monkeypatch):
     assert_equal(scene.take(slice(0, 1000)), read_scene(tmp_path / "a.ply"))
 
 
+@pytest.mark.parametrize("extra", [{"x": np.zeros(3, np.float32)}, {"id": np.zeros(3, np.int64)}])
+def test_a_further_column_that_a_ply_cannot_hold(tmp_path, extra):
+    with pytest.raises(FormatError, match=f"column '{next(iter(extra))}'"):
+        write_scene(tmp_path / "a.ply", synthetic(n=3, extra=extra))
+
+
 def test_a_point_cloud_is_named_as_such(tmp_path):
     foreign_ply(tmp_path / "a.ply", [(name, "float", np.zeros(4)) for name in "xyz"])
     with pytest.raises(FormatError, match=r"no property f_dc_0, f_dc_1, f_dc_2, opacity"):
