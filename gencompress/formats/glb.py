@@ -58,6 +58,8 @@ def _has_splats(path: Path, primitive: Any) -> bool:
     further = extension.get("extensions") or {}
     unread = [f"extension {str(name)[:60]!r}" for name in further] if isinstance(further, dict) else ["extensions"]
     unread += [f"kernel {extension['kernel']!r}"] if extension.get("kernel", "ellipse") != "ellipse" else []
+    linear = str(extension.get("colorSpace")).startswith("lin_")  # colours that no training writes
+    unread += [f"colour space {extension['colorSpace']!r}"] if linear else []
     unread += [f"mode {primitive.get('mode')!r}"] if primitive.get("mode") != _POINTS else []
     if unread:
         raise FormatError(f"{path}: splats with {unread[0][:80]} are not read; points with kernel 'ellipse' are")
@@ -116,7 +118,7 @@ def _place(path: Path, scene: SplatScene, world: NDArray[np.float64]) -> SplatSc
     scale = float(np.cbrt(abs(np.linalg.det(linear))))
     turned = linear / scale if scale > 0 else linear
     if not np.allclose(turned @ turned.T, np.eye(3), atol=_UNEVEN):
-        raise FormatError(f"{path}: a node stretches its splats unevenly, which no Gaussian's axes can follow")
+        raise FormatError(f"{path}: a node stretches its splats unevenly, which is not read: apply its matrix first")
     matrix = _TO_PLY if np.array_equal(turned, np.eye(3)) else _TO_PLY @ turned
     return frames.turn(scene, matrix, scale, _TO_PLY @ world[:3, 3])
 

@@ -102,6 +102,7 @@ def glb_references() -> Iterator[Case]:
     yield "extension of a list", set_in("meshes", 0, "primitives", 0, "extensions", value=[]), ": 0 primitives"
     yield "triangles", set_in("meshes", 0, "primitives", 0, "mode", value=4), "mode 4"
     khr = ("meshes", 0, "primitives", 0, "extensions", KHR)
+    yield "linear colours", set_in(*khr, "colorSpace", value="lin_rec709_display"), "colour space"
     yield "another kernel", set_in(*khr, "kernel", value="cube"), "kernel"
     packed = {"KHR_gaussian_splatting_compression_spz_2": {"bufferView": 0}}
     yield "compressed", set_in(*khr, "extensions", value=packed), "compression_spz_2"
