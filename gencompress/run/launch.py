@@ -18,15 +18,16 @@ from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from gencompress.config import Config, build, register
-from gencompress.errors import ConfigError, Interrupted, nearest
+from gencompress.errors import ConfigError, GencompressError, Interrupted, nearest
 from gencompress.hub import locate, locate_scene
-from gencompress.run import settings, usage
+from gencompress.run import settings, sweep, usage
 from gencompress.run.directory import Run
 from gencompress.run.mistakes import typed_errors
 
@@ -48,24 +49,25 @@ def main(arguments: list[str]) -> None:
     elif parsed.multirun:
         for overrides in _each_value_once(parsed.overrides):
             compose(overrides, parsed.config_dir)
-        try:
-            _hydra_main(arguments, parsed.overrides)
-        except KeyboardInterrupt as error:
-            raise Interrupted("the sweep was stopped; run the same command again to resume") from error
+        _sweep(parsed.overrides, parsed.config_dir)
     else:
         execute(*compose(parsed.overrides, parsed.config_dir))
 
 
 def compose(overrides: list[str], config_dir: str | None = None) -> tuple[Config, Path]:
     """The checked options of one run and its directory. ConfigError or ModelError for what is wrong."""
-    extra = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     with typed_errors(overrides), hydra.initialize_config_module("gencompress.conf", version_base="1.3"):
-        composed = hydra.compose("config", [*overrides, *extra], return_hydra_config=True)
+        composed = hydra.compose("config", [*overrides, *_further_yaml(config_dir)], return_hydra_config=True)
         hydra_options = OmegaConf.to_container(composed.hydra, resolve=False)
         path = Path(str(composed.hydra.run.dir)).absolute()
         config = _checked(composed)
     _refuse_foreign_plugins(hydra_options)
     return config, path
+
+
+def _further_yaml(config_dir: str | None) -> list[str]:
+    """The override that adds a user's folder of YAML files."""
+    return [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
 
 
 def execute(config: Config, path: Path) -> None:
@@ -182,8 +184,25 @@ def _refuse_foreign_plugins(options: Any) -> None:
             _refuse_foreign_plugins(value)
 
 
+def _sweep(overrides: list[str], config_dir: str | None) -> None:
+    """Every combination of the values, by the launcher that `hydra/launcher` names; a run that fails stops no other.
+
+    Raises RunError, or Interrupted, naming the runs that did not finish, when all others have.
+    """
+    with typed_errors(overrides), hydra.initialize_config_module("gencompress.conf", version_base="1.3"):
+        inner = GlobalHydra.instance().hydra
+        assert inner is not None
+        try:
+            with sweep.stoppable():
+                batches = inner.multirun("config", _task, [*overrides, *_further_yaml(config_dir)])
+        except KeyboardInterrupt as error:
+            raise Interrupted("the sweep was stopped; run the same command again to resume") from error
+    ends = [job.return_value for batch in batches for job in batch]
+    sweep.check([end for end in ends if end is not None], len(ends))
+
+
 def _hydra_main(arguments: list[str], overrides: list[str]) -> None:
-    """Hydra's own program: sweeps, `--cfg`, `--info`, help and shell completion."""
+    """Hydra's own program: `--cfg`, `--info`, help and shell completion."""
     flags = [a for a in arguments if a not in overrides]  # Hydra itself takes no flag between two overrides
     with typed_errors(overrides), _environment([*flags, *overrides]):
         hydra.main(config_path="pkg://gencompress.conf", config_name="config", version_base="1.3")(_task)()
@@ -205,9 +224,14 @@ def _environment(arguments: list[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = full
 
 
-def _task(composed: DictConfig) -> None:
-    """One run of a sweep, in a process of the launcher."""
-    execute(_checked(composed), Path(HydraConfig.get().runtime.output_dir))
+def _task(composed: DictConfig) -> sweep.Failure | None:
+    """One run of a sweep, started by a process of the launcher; how it failed, if it did."""
+    path = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        config = _checked(composed)
+    except GencompressError as error:  # values that do not go together
+        return sweep.record_failure(path, error)
+    return sweep.run_apart(config, path)
 
 
 def _run_name(overrides: str) -> str:
