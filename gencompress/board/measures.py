@@ -55,6 +55,7 @@ _ALL = (
     Measure("frechet", "Fréchet distance", "", "quality", ("quality", "frechet", "value"), _digits),
     Measure("kernel", "Kernel distance", "", "quality", ("quality", "kernel", "value"), _digits),
     Measure("latency_s", "Latency", "median", "cost", ("pruned", "latency_s", "median"), figures.seconds),
+    Measure("seconds", "Time", "to compress", "cost", ("seconds",), figures.seconds),
     Measure("peak_memory_bytes", "Memory", "peak", "cost", ("pruned", "peak_memory_bytes"), figures.size),
 )
 MEASURES = {measure.key: measure for measure in _ALL}
