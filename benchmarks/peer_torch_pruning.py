@@ -54,17 +54,10 @@ def torch_pruned(
     module: Any = copy.deepcopy(model.denoiser).requires_grad_(True)  # torch-pruning traces along the autograd graph
     if importance == "taylor":
         _accumulate_gradients_(model.with_denoiser(module))
-    last, reached = cost.dense, cost.dense
+    ratio, pruned, reached = _round(module, cost.dense, importance, metric)
     while reached > limit:
-        # torch-pruning leaves a layer dense that it would empty; a round that takes off nothing is tried with more
-        for ratio in RATIOS:
-            pruned, reached = _pruned(module, ratio, importance, metric)
-            if reached < last:
-                break
-        else:
-            raise BudgetError(f"torch-pruning does not get below {last} {metric}: ask for a larger keep")
-        if reached > limit:
-            module, last = pruned, reached
+        module = pruned
+        ratio, pruned, reached = _round(module, reached, importance, metric)
     low, high = 0.0, ratio
     for _ in range(HALVINGS):
         middle = (low + high) / 2
@@ -74,6 +67,20 @@ def torch_pruned(
             pruned, reached = candidate, cost_there
     pruned.zero_grad(set_to_none=True)
     return model.with_denoiser(pruned.requires_grad_(False)), reached
+
+
+def _round(
+    module: nn.Module, before: int, importance: Importance, metric: Literal["params", "macs"]
+) -> tuple[float, nn.Module, int]:
+    """The least of `RATIOS` that takes something off, what it leaves, and the cost of that.
+
+    A round may take off nothing, as torch-pruning leaves a layer dense that it would empty.
+    """
+    for ratio in RATIOS:
+        pruned, reached = _pruned(module, ratio, importance, metric)
+        if reached < before:
+            return ratio, pruned, reached
+    raise BudgetError(f"torch-pruning does not get below {before} {metric}: ask for a larger keep")
 
 
 def _accumulate_gradients_(model: Diffusion) -> None:
