@@ -344,6 +344,10 @@ class RunConfig:
     seed: int = option(0, "of everything that no other seed governs", least=0)
     threads: int = option(0, "CPU threads of torch and numba; 0 leaves their own choice", least=0, free=True)
     quiet: bool = option(False, "say nothing but errors", free=True)
+    tracker: str = option(
+        "none", "sends figures there too; trackio keeps them on this machine",
+        choices=("none", "trackio", "wandb", "tensorboard"), free=True,
+    )  # fmt: skip
 
 
 @dataclass

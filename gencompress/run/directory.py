@@ -30,6 +30,7 @@ from gencompress.run.manifest import describe, read_manifest, verify
 from gencompress.run.ranks import Ranks
 from gencompress.run.stage import StageContext
 from gencompress.run.stop import Stop
+from gencompress.run.track import Tracking
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -54,6 +55,7 @@ class Run:
         self._stop.install()
         self._lock: Lock | None = None
         self._journal: Journal | None = None
+        self._tracking: Tracking | None = None
         self._visited: list[str] = []
 
     @classmethod
@@ -132,10 +134,15 @@ class Run:
         """Progress of a stage, to console and journal; `rate` in steps per second."""
         self._console.progress(stage, step, total, rate, figures)
         self.journal("progress", stage=stage, step=step, total=total, **figures)
+        if self._tracking is not None:
+            self._tracking.progress(stage, step, figures)
 
     def close(self) -> None:
         """Give the folder free and the signals back."""
         self._stop.restore()
+        if self._tracking is not None:
+            self._tracking.close()
+            self._tracking = None
         if self._journal is not None:
             self._journal.close()
             self._journal = None
@@ -154,6 +161,8 @@ class Run:
                 self.journal("ended", error=kind.__name__ if kind else "", message=str(error))
             else:
                 self.journal("ended")
+                if self._tracking is not None:
+                    self._tracking.results()
         except RunError:
             pass  # the disk is full: the error on its way tells so already
         finally:
@@ -180,6 +189,8 @@ class Run:
         if finished or (self.path / CHECKPOINTS).exists():
             self.say(f"resuming {self.path}" + (f": finished are {', '.join(finished)}" if finished else ""))
         self.journal("opened", version=__version__, process=os.getpid(), finished=finished)
+        options = settings.as_mapping(self.config)
+        self._tracking = Tracking(self.config.run.tracker, self.path, options, self.say)
 
     def _refuse_foreign(self) -> None:
         ours = {settings.NAME, MANIFEST, JOURNAL, LOCK, ".hydra"}

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class Process:
     dir: str | None = field(default=None, metadata={"free": True})
     quiet: bool = field(default=True, metadata={"free": True})
+    tracker: str = field(default="none", metadata={"free": True})
 
 
 @dataclass
