@@ -95,7 +95,7 @@ def _round(points: Floats, weights: Floats, clusters: Clusters, block: Ints, mov
     count = int(block.max()) + 1
     members, member_bounds = _grouped(block, count)
     rows, row_bounds = _grouped(block[clusters.labels], count)
-    threads = numba.get_num_threads()
+    threads = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     pieces = np.linspace(0, count, min(count, 8 * threads) + 1).astype(int)
 
     def work(piece: tuple[int, int]) -> None:

@@ -7,26 +7,21 @@ component; log-scales and colours are indices into codebooks of 256 numbers, hig
 
 from __future__ import annotations
 
-import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gencompress.errors import FormatError
-from gencompress.formats import activations, quaternions, webp
+from gencompress.formats import quaternions, webp
 from gencompress.formats.bounded import check_ratio
-from gencompress.formats.codebook import fit_codebook, nearest_level
-from gencompress.formats.morton import morton_order
 from gencompress.formats.scene import Array, SplatScene
 from gencompress.formats.sog_bundle import META, Files, open_files, write_bundle, write_folder
-from gencompress.formats.sog_meta import MAX_META, Meta, build, parse
-from gencompress.formats.sog_palette import fit_palette, look_up
+from gencompress.formats.sog_encode import encode
+from gencompress.formats.sog_meta import MAX_META, POSITION_STEPS, TAG, Meta, parse
+from gencompress.formats.sog_palette import look_up
 
 Bytes = NDArray[np.uint8]
-_STEPS = (1 << 16) - 1
-_TAG = 252  # of a rotation without its real part; up to 255 without z
 
 
 def read_sog(path: Path) -> SplatScene:
@@ -66,10 +61,12 @@ def write_sog(path: Path, scene: SplatScene) -> None:
         FormatError: the harmonics are of degree 4, which the format has not.
         RunError: the folder is not empty, or the disk is full.
     """
+    if scene.sh_degree > 3:
+        raise FormatError(f"{path}: SOG holds spherical harmonics up to degree 3; the scene has {scene.sh_degree}")
     if path.suffix.lower() == ".sog":
-        write_bundle(path, _encode(path, scene))
+        write_bundle(path, encode(scene))
     else:
-        write_folder(path.parent if path.name.lower() == META else path, _encode(path, scene))
+        write_folder(path.parent if path.name.lower() == META else path, encode(scene))
 
 
 class _Images:
@@ -107,65 +104,14 @@ def _unpack_means(meta: Meta, low: Bytes, high: Bytes) -> Array:
     means = np.empty((meta.count, 3), np.float32)
     for axis in range(3):
         step = high[:, axis].astype(np.float64) * 256 + low[:, axis]
-        logarithm = meta.low[axis] + (meta.high[axis] - meta.low[axis]) * (step / _STEPS)
+        logarithm = meta.low[axis] + (meta.high[axis] - meta.low[axis]) * (step / POSITION_STEPS)
         means[:, axis] = np.sign(logarithm) * np.expm1(np.abs(logarithm))
     return means
 
 
 def _unpack_quats(path: Path, pixels: Bytes) -> Array:
     tags = pixels[:, 3]
-    if tags.min() < _TAG:
-        raise FormatError(f"{path}: a rotation has the tag {tags.min()}; {_TAG} to 255 say which component is left out")
+    if tags.min() < TAG:
+        raise FormatError(f"{path}: a rotation has the tag {tags.min()}; {TAG} to 255 say which component is left out")
     others = (pixels[:, :3].astype(np.float32) / 255 - 0.5) * np.float32(2**0.5)
-    return quaternions.from_smallest_three(tags - _TAG, others.astype(np.float32))
-
-
-def _encode(path: Path, scene: SplatScene) -> dict[str, bytes]:
-    """The files of a scene by name."""
-    if scene.sh_degree > 3:
-        raise FormatError(f"{path}: SOG holds spherical harmonics up to degree 3; the scene has {scene.sh_degree}")
-    logarithms = np.sign(scene.means) * np.log1p(np.abs(scene.means.astype(np.float64)))
-    low, high = logarithms.min(0), logarithms.max(0)
-    order = morton_order(logarithms)
-    steps = np.rint((logarithms[order] - low) * (_STEPS / np.where(high > low, high - low, 1))).astype(np.uint16)
-    scales, sh0 = (fit_codebook([v], float(v.min()), float(v.max())) for v in (scene.log_scales, scene.sh0))
-    palette = fit_palette(scene.sh_rest, np.ones(len(scene), np.float32)) if scene.sh_degree else None
-    planes = {
-        "means_l.webp": _plane(steps & 255),
-        "means_u.webp": _plane(steps >> 8),
-        "quats.webp": _plane(_pack_quats(scene.quats[order])),
-        "scales.webp": _plane(nearest_level(scene.log_scales[order], scales)),
-        "sh0.webp": _plane(
-            np.column_stack(
-                [nearest_level(scene.sh0[order], sh0), activations.to_byte(activations.opacity(scene.logits[order]))]
-            )
-        ),
-    }
-    if palette:
-        labels = palette.labels[order]
-        planes["shN_centroids.webp"] = palette.pixels
-        planes["shN_labels.webp"] = _plane(np.column_stack([labels & 255, labels >> 8]))
-    meta = build(
-        len(scene), (low.tolist(), high.tolist()), scales, sh0,
-        (palette.entries, scene.sh_degree, palette.codebook) if palette else None, scene.antialiased,
-    )
-    with ThreadPoolExecutor() as pool:
-        packed = pool.map(webp.encode, planes.values())
-        files = dict(zip(planes, packed, strict=True))
-    return {**files, META: json.dumps(meta, separators=(",", ":"), allow_nan=False).encode()}
-
-
-def _pack_quats(quats: Array) -> Bytes:
-    largest, others = quaternions.smallest_three(quaternions.unit(quats))
-    return np.column_stack([activations.to_byte(others * np.float32(0.5**0.5) + 0.5), largest + _TAG]).astype(np.uint8)
-
-
-def _plane(columns: NDArray[np.integer]) -> Bytes:
-    """Pixels [H, W, 4], both sides multiples of 4, with columns [N, up to 4]; alpha is 255 where it is not given."""
-    count, used = columns.shape
-    width = -(-int(np.ceil(np.sqrt(count))) // 4) * 4
-    height = -(-count // (4 * width)) * 4
-    pixels = np.zeros((height * width, 4), np.uint8)
-    pixels[:, 3] = 255
-    pixels[:count, :used] = columns
-    return pixels.reshape(height, width, 4)
+    return quaternions.from_smallest_three(tags - TAG, others.astype(np.float32))

@@ -6,7 +6,6 @@ become tables from a byte to a number. Layout: developer.playcanvas.com, The SOG
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,6 +29,8 @@ IMAGES = {
     "sh0": ("sh0.webp",),
     "shN": ("shN_centroids.webp", "shN_labels.webp"),
 }
+POSITION_STEPS = (1 << 16) - 1
+TAG = 252  # of a rotation whose real part is left out; 253 to 255 if x, y or z is
 ANTIALIASED = "antialiased"  # of "model"
 _BYTES = np.arange(LEVELS) / (LEVELS - 1)
 _LIMIT = 88.0  # of the logarithm of a position: beyond it, it leaves float32
@@ -186,30 +187,6 @@ def _is_numbers(value: list[Any]) -> bool:
     return all(type(number) in (int, float) for number in value)
 
 
-def build(
-    count: int,
-    bounds: tuple[Sequence[float], Sequence[float]],
-    scales: Array,
-    sh0: Array,
-    palette: tuple[int, int, Array] | None,
-    antialiased: bool,
-) -> dict[str, Any]:
-    """The content of a meta.json of version 2; `palette` is its entries, the degree and the codebook."""
-    meta: dict[str, Any] = {"version": 2, "asset": {"generator": "gencompress"}, "count": count}
-    if antialiased:
-        meta["model"] = ANTIALIASED
-    meta["means"] = {"mins": list(bounds[0]), "maxs": list(bounds[1])}
-    meta["scales"] = {"codebook": _short(scales)}
-    meta["quats"] = {}
-    meta["sh0"] = {"codebook": _short(sh0)}
-    if palette:
-        entries, degree, codebook = palette
-        meta["shN"] = {"count": entries, "bands": degree, "codebook": _short(codebook)}
-    for name in IMAGES.keys() & meta.keys():
-        meta[name]["files"] = list(IMAGES[name])
-    return meta
-
-
-def _short(values: Array) -> list[float]:
+def decimals(values: Array) -> list[float]:
     """The shortest decimals that are the same numbers in float32."""
     return [float(str(value)) for value in values]

@@ -14,6 +14,8 @@ from gencompress.formats.scene import Array
 from gencompress.formats.sog_meta import MAX_PALETTE, Harmonics
 
 Bytes = NDArray[np.uint8]
+CODING = 0.25  # error of a number of the palette in units of that of the palette itself
+_SAMPLE = 1 << 14  # splats by which the latter is estimated
 PER_ROW = 64  # entries in a row of the image; each takes a pixel per coefficient
 DEGREES = {3: 1, 8: 2, 15: 3}  # coefficients of a channel -> degree
 
@@ -27,14 +29,18 @@ class Palette(NamedTuple):
     codebook: Array
 
 
-def fit_palette(sh_rest: Array, weights: Array) -> Palette:
+def fit_palette(sh_rest: Array, weights: NDArray[np.float64]) -> Palette:
     """The palette of N splats [N, K, 3]: 1024 entries for up to 2048 splats, twice as many for twice, up to 65,536."""
     from gencompress.formats.kmeans import kmeans
 
     count, coefficients, _ = sh_rest.shape
     entries = min(MAX_PALETTE, 1024 << max(0, (count // 1024).bit_length() - 1))
-    centroids, labels = kmeans(sh_rest.reshape(count, -1), entries, weights)
-    codebook = fit_codebook([centroids], float(centroids.min()), float(centroids.max()))
+    stride = -(-count // _SAMPLE)
+    centroids, labels = kmeans(sh_rest.reshape(count, -1), entries, weights.astype(np.float32))
+    missed = sh_rest[::stride].reshape(-1, 3 * coefficients) - centroids[labels[::stride]]
+    rms = float(np.sqrt(np.mean(missed**2, dtype=np.float64)))
+    used = np.bincount(labels, weights, len(centroids)) + 1e-9 * weights.sum()
+    codebook = fit_codebook(centroids, used, CODING * rms)
     entries = len(centroids)
     rows = -(-entries // PER_ROW)
     pixels = np.full((rows * PER_ROW * coefficients, 4), 255, np.uint8)
