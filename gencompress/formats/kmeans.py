@@ -9,16 +9,12 @@ trees of Dasgupta and Freund, Random Projection Trees and Low Dimensional Manifo
 
 from __future__ import annotations
 
-import itertools
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int32]
+from gencompress.kernels.compiled import Floats, Ints, Longs, jit, parallel
 
 BLOCK = 256  # centroids that a point is compared with in one round
 ROUNDS = 20  # in which centroids move
@@ -95,28 +91,17 @@ def _round(points: Floats, weights: Floats, clusters: Clusters, block: Ints, mov
     count = int(block.max()) + 1
     members, member_bounds = _grouped(block, count)
     rows, row_bounds = _grouped(block[clusters.labels], count)
-    threads = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    pieces = np.linspace(0, count, min(count, 8 * threads) + 1).astype(int)
-
-    def work(piece: tuple[int, int]) -> None:
-        _refine(*piece, points, weights, *clusters, members, member_bounds, rows, row_bounds, move)
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, itertools.pairwise(pieces)))
+    parallel(_refine, count, points, weights, *clusters, members, member_bounds, rows, row_bounds, move)
 
 
-def _grouped(groups: Ints, count: int) -> tuple[Ints, NDArray[np.int64]]:
+def _grouped(groups: Ints, count: int) -> tuple[Ints, Longs]:
     """Indices in the order of their group, and where each of `count` groups begins and ends in it."""
     order = np.argsort(groups.astype(np.uint16) if count < 1 << 16 else groups, kind="stable")
     return order.astype(np.int32), np.searchsorted(groups[order], np.arange(count + 1))
 
 
-def _jit(function: Any) -> Any:
-    return numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function)
-
-
-@_jit
-def _halve(points: Floats, order: Ints, bounds: NDArray[np.int64], draws: NDArray[np.float64]) -> None:
+@jit
+def _halve(points: Floats, order: Ints, bounds: Longs, draws: NDArray[np.float64]) -> None:
     """Sort `order` in place so that leaf i is ``order[bounds[i]:bounds[i + 1]]``."""
     stack = [(0, len(bounds) - 1)]
     while stack:
@@ -137,7 +122,7 @@ def _halve(points: Floats, order: Ints, bounds: NDArray[np.int64], draws: NDArra
         stack.append((middle, last))
 
 
-@_jit
+@jit
 def _dot(a: Floats, b: Floats) -> np.float32:
     total = np.float32(0)
     for d in range(len(a)):
@@ -145,7 +130,7 @@ def _dot(a: Floats, b: Floats) -> np.float32:
     return total
 
 
-@_jit
+@jit
 def _refine(
     start: int,
     stop: int,
@@ -154,9 +139,9 @@ def _refine(
     centroids: Floats,
     labels: Ints,
     members: Ints,
-    member_bounds: NDArray[np.int64],
+    member_bounds: Longs,
     rows: Ints,
-    row_bounds: NDArray[np.int64],
+    row_bounds: Longs,
     move: bool,
 ) -> None:
     """One step of Lloyd in each of the blocks [start, stop)."""
@@ -170,7 +155,7 @@ def _refine(
             _move(points, weights, centroids, labels, ids, own, error)
 
 
-@_jit
+@jit
 def _assign(points: Floats, centroids: Floats, labels: Ints, ids: Ints, own: Ints, error: Floats) -> None:
     """Label the points `own` with the nearest of the centroids `ids`, and give the squared distance."""
     table = centroids[ids].T.copy()
@@ -193,7 +178,7 @@ def _assign(points: Floats, centroids: Floats, labels: Ints, ids: Ints, own: Int
         error[i] = _dot(point, point) + 2 * score[best]
 
 
-@_jit
+@jit
 def _move(
     points: Floats, weights: Floats, centroids: Floats, labels: Ints, ids: Ints, own: Ints, error: Floats
 ) -> None:

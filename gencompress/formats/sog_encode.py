@@ -77,7 +77,7 @@ def encode(scene: SplatScene) -> dict[str, bytes]:
 def _stride(scene: SplatScene, weights: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:
     """The power of two by axis [3] of which stored positions are multiples; the low bits are then all zero.
 
-    A splat of area A seen from a distance d fills opacity A / d^2 of a view, and if it moves by m, about m^2 / A of that
+    A splat of area A seen from a distance d fills opacity A / d^2 of a view; if it moves by m, about m^2 / A of that
     changes: opacity m^2 / d^2. The sum of the latter over that of the former is kept below `POSITION` squared.
     """
     seen = (activations.opacity(scene.logits) / view_distances(scene))[:, None]
