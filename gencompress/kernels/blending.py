@@ -22,10 +22,10 @@ from gencompress.kernels.simd import (
     LANES,
     Lanes,
     absolute,
+    any_lane,
     broadcast,
     exp2,
     lane_numbers,
-    largest,
     load,
     maximum,
     minimum,
@@ -43,6 +43,9 @@ HALF_LOG2_E = 0.5 / math.log(2)
 # lanes starts at any pixel of a row, so the rows are padded by one group.
 PITCH = TILE_WIDTH + LANES
 PLANE = TILE_HEIGHT * PITCH
+BLOCK, BLOCKS = LANES, TILE_WIDTH // LANES  # pixels along a block of a tile, blocks along a line
+_EVERY_LINE = sum(1 << (BLOCKS * i) for i in range(TILE_HEIGHT // BLOCK))
+REFRESH = 32  # splats after which a tile is looked at for blocks that are finished
 CENTRE, PEAK, FIRST, LAST = range(0, 4 * TILE_HEIGHT, TILE_HEIGHT)  # parts of the rows' geometry
 
 
@@ -98,22 +101,44 @@ def cover(transmittance: Lanes, t: Lanes, peak: float, sharp: float) -> tuple[La
 
 
 @inline
-def any_open(state: Floats) -> bool:
-    """Whether a pixel of the tile can still be drawn to."""
-    best = broadcast(-1.0)
-    for i in range(0, PLANE, LANES):
-        best = maximum(best, load(state, i))
-    return largest(best) > 0
+def open_blocks(state: Floats) -> int:
+    """Blocks of 8 x 8 pixels in which some pixel can still be drawn to, as bits, row by row."""
+    found = 0
+    for y in range(0, TILE_HEIGHT, BLOCK):
+        for x in range(0, TILE_WIDTH, BLOCK):
+            best = broadcast(-1.0)
+            for r in range(BLOCK):
+                best = maximum(best, load(state, (y + r) * PITCH + x))
+            found |= int(any_lane(best > 0.0)) << (y // BLOCK * BLOCKS + x // BLOCK)
+    return found
+
+
+@inline
+def blocks_of(rows: Floats, n: int, x0: int, y0: int) -> int:
+    """Blocks of the tile at (x0, y0) that splat `n` may reach, as bits: those of a box around its ellipse."""
+    half_y = rows[n, HALF_HEIGHT] * np.float32(SLACK)
+    half_x = half_y * (abs(rows[n, SLOPE]) + rows[n, ASPECT])
+    x, y = rows[n, MEAN_X] - np.float32(x0 + 0.5), rows[n, MEAN_Y] - np.float32(y0 + 0.5)
+    zero, right, bottom = np.float32(0), np.float32(TILE_WIDTH - 1), np.float32(TILE_HEIGHT - 1)
+    first, last = int(min(max(x - half_x, zero), right)) // BLOCK, int(min(max(x + half_x, zero), right)) // BLOCK
+    top, end = int(min(max(y - half_y, zero), bottom)) // BLOCK, int(min(max(y + half_y, zero), bottom)) // BLOCK
+    columns = (1 << (last + 1)) - (1 << first)
+    lines = (1 << ((end + 1) * BLOCKS)) - (1 << (top * BLOCKS))
+    return (columns * _EVERY_LINE) & lines
 
 
 @inline
 def blend(rows: Floats, features: Floats, splats: Ints, x0: int, y0: int, state: Floats, geometry: Floats) -> None:
     """Blend the listed splats into the opened tile at (x0, y0)."""
-    channels = features.shape[1]
+    channels, unfinished = features.shape[1], 0
     for i in range(len(splats)):
-        if i % 32 == 31 and not any_open(state):
-            break
+        if i % REFRESH == 0:
+            unfinished = open_blocks(state)
+            if unfinished == 0:
+                break
         n = splats[i]
+        if blocks_of(rows, n, x0, y0) & unfinished == 0:
+            continue
         first, last = lines_of(rows, n, y0)
         fill_geometry(rows, n, x0, y0, first, last, geometry)
         sharp = rows[n, SHARP] * np.float32(HALF_LOG2_E)

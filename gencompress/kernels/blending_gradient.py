@@ -23,10 +23,12 @@ from gencompress.kernels.blending import (
     PEAK,
     PITCH,
     PLANE,
-    any_open,
+    REFRESH,
+    blocks_of,
     cover,
     fill_geometry,
     lines_of,
+    open_blocks,
     open_tile,
 )
 from gencompress.kernels.compiled import Floats, Ints, Longs, inline, jit
@@ -62,11 +64,15 @@ def _pull(
     geometry: Floats, more: Floats, gradients: Floats,
 ) -> None:  # fmt: skip
     """Fill the gradient rows of the listed splats in one tile."""
-    channels = features.shape[1]
+    channels, unfinished = features.shape[1], 0
     for i in range(len(splats)):
-        if i % 32 == 31 and not any_open(state):
-            break
+        if i % REFRESH == 0:
+            unfinished = open_blocks(state)
+            if unfinished == 0:
+                break
         n = splats[i]
+        if blocks_of(rows, n, x0, y0) & unfinished == 0:
+            continue
         first, last = lines_of(rows, n, y0)
         fill_geometry(rows, n, x0, y0, first, last, geometry)
         sharp, slope, narrow = rows[n, SHARP], rows[n, SLOPE], rows[n, NARROW]

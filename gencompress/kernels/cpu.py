@@ -24,8 +24,8 @@ _SPLATS = 4096  # per call of a kernel that goes over splats, at least
 
 
 @dataclass(frozen=True, eq=False)
-class _Splats:
-    """A scene as arrays; colors are [N, D] or [N, K * 3]."""
+class Arrays:
+    """A scene as arrays; colors are [N, D] or [N, K * 3], gates are ones where there are none."""
 
     means: Floats
     quats: Floats
@@ -36,30 +36,51 @@ class _Splats:
     sh_degree: int
 
     @classmethod
-    def of(cls, scene: Scene) -> _Splats:
+    def of(cls, scene: Scene) -> Arrays:
+        """The memory of the scene's tensors."""
         gates = torch.ones_like(scene.opacities) if scene.gates is None else scene.gates
         tensors = (scene.means, scene.quats, scene.scales, scene.opacities, scene.colors.flatten(1), gates)
         means, quats, scales, opacities, colors, factors = (t.detach().numpy() for t in tensors)
         return cls(means, quats, scales, opacities, colors, factors, scene.sh_degree)
 
-    def zeros(self) -> _Splats:
+    def zeros(self) -> Arrays:
         """Zeros of the same shapes."""
         arrays = (self.means, self.quats, self.scales, self.opacities, self.colors, self.gates)
         means, quats, scales, opacities, colors, gates = (np.zeros_like(array) for array in arrays)
-        return _Splats(means, quats, scales, opacities, colors, gates, self.sh_degree)
+        return Arrays(means, quats, scales, opacities, colors, gates, self.sh_degree)
 
 
 @dataclass(frozen=True, eq=False)
-class _Projected:
-    """One view of the splats."""
+class View:
+    """N splats as one camera sees them.
+
+    Args:
+        camera: `gencompress.kernels.projection.camera_row`.
+        antialiased: whether opacities are compensated.
+        rows: projected splats [N, 8].
+        features: colours, and after them the depth if it is drawn, then zeros [N, F].
+        depths: 0 for splats that are not drawn [N].
+        tiles: who reaches which tile.
+    """
 
     camera: NDArray[np.float64]
+    antialiased: bool
     rows: Floats
     features: Floats
+    depths: Floats
     tiles: Tiles
 
 
-def _project(splats: _Splats, views: Views, index: int, antialiased: bool, channels: int, depth: bool) -> _Projected:
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """A drawn view, or the gradient of one: image [H, W, D], depth [H, W], and transmittance (gradient of alpha)."""
+
+    image: Floats
+    depth: Floats
+    light: Floats
+
+
+def project_view(splats: Arrays, views: Views, index: int, antialiased: bool, channels: int, depth: bool) -> View:
     """The splats as camera `index` sees them; with `depth` as one more channel."""
     viewmat, K = views.viewmats[index].double().numpy(), views.Ks[index].double().numpy()
     camera = camera_row(viewmat, K, views.width, views.height)
@@ -72,7 +93,37 @@ def _project(splats: _Splats, views: Views, index: int, antialiased: bool, chann
         splats.sh_degree, camera, views.width, views.height, antialiased, channels if depth else -1, rows, features,
         depths, grain=_SPLATS,
     )  # fmt: skip
-    return _Projected(camera, rows, features, sort_into_tiles(rows, depths, views.width, views.height))
+    tiles = sort_into_tiles(rows, depths, views.width, views.height)
+    return View(camera, antialiased, rows, features, depths, tiles)
+
+
+def draw_view(view: View, background: Floats, pixels: Pixels) -> None:
+    """Fill `pixels`."""
+    parallel(
+        render_tiles, len(view.tiles), view.rows, view.features, view.tiles.starts, view.tiles.splats, background,
+        pixels.image, pixels.depth, pixels.light,
+    )  # fmt: skip
+
+
+def pull_view(view: View, pixels: Pixels, gradient: Pixels, absgrad: bool) -> Floats:
+    """Gradient rows of every splat in every tile [M, 8 + F] from the gradient of the drawn `pixels`."""
+    tiles = view.tiles
+    pulled = np.zeros((len(tiles.splats), HEAD + view.features.shape[1]), np.float32)
+    parallel(
+        pull_tiles, len(tiles), view.rows, view.features, tiles.starts, tiles.splats, tiles.slots, absgrad,
+        pixels.image, pixels.depth, pixels.light, gradient.image, gradient.depth, gradient.light, pulled,
+    )  # fmt: skip
+    return pulled
+
+
+def unproject_view(view: View, splats: Arrays, channels: int, pulled: Floats, found: Arrays, absolute: Floats) -> None:
+    """Add the gradients of the splats to `found`; `absolute` [N, 2] takes those of the centres on the image."""
+    parallel(
+        project_gradient, len(splats.means), splats.means, splats.quats, splats.scales, splats.opacities, splats.gates,
+        splats.colors, splats.sh_degree, view.camera, view.antialiased, channels, view.rows, view.tiles.first_slots,
+        pulled, found.means, found.quats, found.scales, found.opacities, found.gates, found.colors, absolute,
+        grain=_SPLATS,
+    )  # fmt: skip
 
 
 def rasterize(scene: Scene, views: Views, antialiased: bool, absgrad: bool) -> Render:
@@ -81,30 +132,24 @@ def rasterize(scene: Scene, views: Views, antialiased: bool, absgrad: bool) -> R
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
         image, alpha, depth, absolute = _Rasterize.apply(*inputs, scene, views, antialiased, absgrad)
         return Render(image, alpha, depth, absolute)
-    drawn, _ = _draw(scene, views, antialiased, keep=False)
-    image, depth, transmittance = (torch.from_numpy(array) for array in drawn)
-    return Render(image, 1 - transmittance, depth)
+    (image, depth, light), _ = _draw(scene, views, antialiased, keep=False)
+    return Render(image, 1 - light, depth)
 
 
 def _draw(
     scene: Scene, views: Views, antialiased: bool, keep: bool
-) -> tuple[tuple[Floats, Floats, Floats], list[_Projected]]:
-    """Image, depth and transmittance, and with `keep` what the backward pass needs of every view."""
-    splats, channels = _Splats.of(scene), scene.channels
-    size = (len(views.viewmats), views.height, views.width)
-    image, depth = np.empty((*size, channels), np.float32), np.empty(size, np.float32)
-    transmittance = np.empty(size, np.float32)
+) -> tuple[tuple[Tensor, Tensor, Tensor], list[View]]:
+    """Image, depth and transmittance of all views, and with `keep` what the backward pass needs of each."""
+    splats, size = Arrays.of(scene), (len(views.viewmats), views.height, views.width)
+    image, depth, light = torch.empty(*size, scene.channels), torch.empty(size), torch.empty(size)
     background = scene.background.detach().numpy()
     kept = []
     for i in range(size[0]):
-        view = _project(splats, views, i, antialiased, channels, True)
-        parallel(
-            render_tiles, len(view.tiles), view.rows, view.features, view.tiles.starts, view.tiles.splats, background,
-            image[i], depth[i], transmittance[i],
-        )  # fmt: skip
+        view = project_view(splats, views, i, antialiased, scene.channels, True)
+        draw_view(view, background, Pixels(image[i].numpy(), depth[i].numpy(), light[i].numpy()))
         if keep:
             kept.append(view)
-    return (image, depth, transmittance), kept
+    return (image, depth, light), kept
 
 
 class _Rasterize(torch.autograd.Function):
@@ -115,39 +160,29 @@ class _Rasterize(torch.autograd.Function):
         """See `rasterize`; the arguments are the differentiable tensors of the scene, the scene, and its other ones."""
         *inputs, scene, views, antialiased, absgrad = arguments
         drawn, ctx.kept = _draw(scene, views, antialiased, keep=True)
-        image, depth, transmittance = (torch.from_numpy(array) for array in drawn)
-        ctx.save_for_backward(*inputs, image, depth, transmittance)
-        ctx.background, ctx.sh_degree, ctx.antialiased = scene.background, scene.sh_degree, antialiased
-        absolute = torch.zeros(len(ctx.kept), len(scene.means), 2) if absgrad else None
-        ctx.absolute = absolute
-        if absolute is not None:
-            ctx.mark_non_differentiable(absolute)
-        return image, 1 - transmittance, depth, absolute
+        image, depth, light = drawn
+        ctx.save_for_backward(*inputs, image, depth, light)
+        ctx.background, ctx.sh_degree = scene.background, scene.sh_degree
+        ctx.absolute = torch.zeros(len(ctx.kept), len(scene.means), 2) if absgrad else None
+        if absgrad:
+            ctx.mark_non_differentiable(ctx.absolute)
+        return image, 1 - light, depth, ctx.absolute
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *to_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the differentiable tensors."""
-        *inputs, image, depth, transmittance = ctx.saved_tensors
+        *inputs, image, depth, light = ctx.saved_tensors
         to_image, to_alpha, to_depth = (t.contiguous().numpy() for t in to_outputs[:3])
         means, quats, scales, opacities, colors, gates = inputs
-        splats = _Splats.of(Scene(means, quats, scales, opacities, colors, gates, ctx.background, ctx.sh_degree))
-        found = splats.zeros()
+        splats = Arrays.of(Scene(means, quats, scales, opacities, colors, gates, ctx.background, ctx.sh_degree))
+        found, channels = splats.zeros(), image.shape[-1]
+        unasked = np.empty((len(means), 2), np.float32)
         for i, view in enumerate(ctx.kept):
-            tiles = view.tiles
-            gradients = np.zeros((len(tiles.splats), HEAD + view.features.shape[1]), np.float32)
-            parallel(
-                pull_tiles, len(tiles), view.rows, view.features, tiles.starts, tiles.splats, tiles.slots,
-                ctx.absolute is not None, image[i].numpy(), depth[i].numpy(), transmittance[i].numpy(), to_image[i],
-                to_depth[i], to_alpha[i], gradients,
-            )  # fmt: skip
-            absolute = np.empty((len(splats.means), 2), np.float32) if ctx.absolute is None else ctx.absolute[i].numpy()
-            parallel(
-                project_gradient, len(splats.means), splats.means, splats.quats, splats.scales, splats.opacities,
-                splats.gates, splats.colors, splats.sh_degree, view.camera, ctx.antialiased, image.shape[-1], view.rows,
-                tiles.first_slots, gradients, found.means, found.quats, found.scales, found.opacities, found.gates,
-                found.colors, absolute, grain=_SPLATS,
-            )  # fmt: skip
+            pixels = Pixels(image[i].numpy(), depth[i].numpy(), light[i].numpy())
+            pulled = pull_view(view, pixels, Pixels(to_image[i], to_depth[i], to_alpha[i]), ctx.absolute is not None)
+            absolute = unasked if ctx.absolute is None else ctx.absolute[i].numpy()
+            unproject_view(view, splats, channels, pulled, found, absolute)
         arrays = (found.means, found.quats, found.scales, found.opacities, found.colors, found.gates)
         pairs = zip(arrays, inputs, strict=True)
         return *(None if t is None else torch.from_numpy(a).view(t.shape) for a, t in pairs), None, None, None, None
@@ -155,15 +190,15 @@ class _Rasterize(torch.autograd.Function):
 
 def contributions(scene: Scene, views: Views, target: Tensor | None, antialiased: bool) -> Contributions:
     """As `gencompress.kernels.contributions`."""
-    splats = _Splats.of(scene)
-    count, size = len(splats.means), (len(views.viewmats), views.height, views.width, scene.channels)
+    splats, channels, cameras = Arrays.of(scene), scene.channels, len(views.viewmats)
+    count = len(splats.means)
     sums, most = np.zeros((count, SCORES - 1)), np.zeros(count, np.float32)
-    image = np.empty(size, np.float32)
-    targets = np.empty((len(image), 0, 0, scene.channels), np.float32) if target is None else target.numpy()
-    for i in range(len(views.viewmats)):
-        view = _project(splats, views, i, antialiased, scene.channels, False)
+    image = np.empty((cameras, views.height, views.width, channels), np.float32)
+    targets = np.empty((cameras, 0, 0, channels), np.float32) if target is None else target.detach().numpy()
+    for i in range(cameras):
+        view = project_view(splats, views, i, antialiased, channels, False)
         background = np.zeros(view.features.shape[1], np.float32)
-        background[: scene.channels] = scene.background.numpy()
+        background[:channels] = scene.background.numpy()
         tiles = view.tiles
         scores = np.zeros((len(tiles.splats), SCORES), np.float32)
         parallel(

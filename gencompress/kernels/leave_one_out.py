@@ -25,11 +25,13 @@ from gencompress.kernels.blending import (
     PEAK,
     PITCH,
     PLANE,
-    any_open,
+    REFRESH,
     blend,
+    blocks_of,
     cover,
     fill_geometry,
     lines_of,
+    open_blocks,
     open_tile,
 )
 from gencompress.kernels.compiled import Floats, Ints, Longs, inline, jit
@@ -83,11 +85,15 @@ def _score(
     state: Floats, residual: Floats, geometry: Floats, scores: Floats,
 ) -> None:  # fmt: skip
     """Blend once more into an opened tile whose channels hold the finished colours."""
-    channels = features.shape[1]
+    channels, unfinished = features.shape[1], 0
     for i in range(len(splats)):
-        if i % 32 == 31 and not any_open(state):
-            break
+        if i % REFRESH == 0:
+            unfinished = open_blocks(state)
+            if unfinished == 0:
+                break
         n = splats[i]
+        if blocks_of(rows, n, x0, y0) & unfinished == 0:
+            continue
         first, last = lines_of(rows, n, y0)
         fill_geometry(rows, n, x0, y0, first, last, geometry)
         sharp = rows[n, SHARP] * np.float32(HALF_LOG2_E)
