@@ -259,16 +259,19 @@ class CompensateConfig:
     damping: float = option(1e-3, "ridge, relative to the mean second moment of the inputs", above=0)
 
 
+_AXES = ("auto", "x", "-x", "y", "-y", "z", "-z")
+
+
 @dataclass
 class RigConfig:
     """The views that scores, refinement and figures of a scene are made with."""
 
     kind: str = option("auto", "orbit for objects, room for interiors", choices=("auto", "orbit", "room"))
     cameras: str | None = option(None, "cameras.json, COLMAP folder or transforms.json; null takes those by the scene")
-    views: int = option(24, "views to score and refine on", least=1)
+    views: int = option(24, "views to score and merge on", least=1)
     size: int = option(400, "pixels of the longer side of a view", least=16, most=4096)
     fov_deg: float = option(45.0, "field of view of rigs that are made up", least=5, most=150)
-    up: str = option("auto", "direction of up in the scene", choices=("auto", "x", "-x", "y", "-y", "z", "-z"))
+    up: str = option("auto", "axis that points up; auto: -y, as trained scenes mostly have it", choices=_AXES)
     seed: int = option(0, "of the jitter of the views", least=0)
 
 
@@ -308,6 +311,7 @@ class RefineRecover(RecoverConfig):
     domains: ClassVar[tuple[str, ...]] = ("splats",)
     name: str = "refine"
     steps: int = option(400, "optimiser steps, one view each", least=1)
+    views: int = option(100, "views to train on, others than the scores'", least=1)
     lr: float = option(1.0, "factor on all step sizes", above=0)
     ssim: float = option(0.2, "part of SSIM in the loss, beside the absolute error", least=0, most=1)
 

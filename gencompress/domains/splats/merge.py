@@ -81,6 +81,13 @@ class Merges:
             np.concatenate([self.rounds, rounds]),
         )
 
+    def members(self, survivors: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """Of N source splats those that live on in the `survivors` [N], alone or in a merged one, ascending."""
+        alive = survivors.copy()
+        for chosen in self._by_round()[::-1]:
+            alive[self.second[chosen]] = alive[self.first[chosen]]
+        return np.flatnonzero(alive).astype(np.int32)
+
     def among(self, kept: NDArray[np.integer]) -> Merges:
         """Those of the splats `kept` (ascending), in the numbers that these have among themselves."""
         inside = np.isin(self.first, kept)
@@ -90,11 +97,15 @@ class Merges:
     def apply(self, splats: Splats) -> Splats:
         """All splats, every merged one in place of its first member; the second members stay where they are."""
         out = splats.take(torch.arange(len(splats)))
-        for chosen in np.split(np.arange(len(self.first)), np.flatnonzero(np.diff(self.rounds)) + 1):
+        for chosen in self._by_round():
             first, second = self.first[chosen], self.second[chosen]
             pairs = Pairs(first, second, np.zeros(len(chosen), np.float32), self.opacities[chosen])
             out.put_(torch.from_numpy(first).long(), merged(out, pairs))
         return out
+
+    def _by_round(self) -> list[NDArray[np.int64]]:
+        """Places of the merges of every round."""
+        return np.split(np.arange(len(self.first)), np.flatnonzero(np.diff(self.rounds)) + 1)
 
 
 def candidate_pairs(splats: Splats, cameras: Cameras, seen: Floats, neighbours: int) -> Pairs:

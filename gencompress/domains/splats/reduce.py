@@ -6,9 +6,8 @@ squared errors over the same views, so the cheapest are taken, whatever they are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gencompress.core.subject import Progress
+from gencompress.criteria.leave_one_out import removal_costs
 from gencompress.domains.splats.merge import NO_PAIRS, Merges, Pairs, candidate_pairs, merged
 from gencompress.formats.cameras import Cameras
 from gencompress.kernels.compiled import jit
 from gencompress.kernels.splats import Splats
 
+STAYS = np.iinfo(np.int32).max
 _NOBODY = -1  # partner of a deletion
 
 
@@ -30,29 +31,39 @@ class Reduced:
 
     Args:
         splats: the survivors in the order of the source, a merged one at the place of its first member [M].
-        ids: the source splat at whose place every survivor stands, int32 [M].
+        gone: the round in which each source splat was deleted or taken in by another, `STAYS` if in none, int32 [N].
         merges: all merges so far, in source numbers.
+        spared: source splats that are to outlive all others [N].
         rounds: of every round the squared error before it, the splats it left, its deletions and merges, and the error
             that they were predicted to add.
     """
 
     splats: Splats
-    ids: NDArray[np.int32]
+    gone: NDArray[np.int32]
     merges: Merges
+    spared: NDArray[np.bool_]
     rounds: tuple[dict[str, float], ...] = ()
 
     @classmethod
-    def of(cls, splats: Splats) -> Reduced:
+    def of(cls, splats: Splats, spared: NDArray[np.bool_] | None = None) -> Reduced:
         """Before the first round."""
-        return cls(splats, np.arange(len(splats), dtype=np.int32), Merges.none())
+        none = np.zeros(len(splats), bool) if spared is None else spared
+        return cls(splats, np.full(len(splats), STAYS, np.int32), Merges.none(), none)
 
-    def kept(self, count: int) -> NDArray[np.int32]:
-        """Of `count` source splats those that live on, alone or in a merged one, ascending."""
-        alive = np.zeros(count, bool)
-        alive[self.ids] = True
-        for first, second in zip(self.merges.first[::-1], self.merges.second[::-1], strict=True):
-            alive[second] = alive[first]
-        return np.flatnonzero(alive).astype(np.int32)
+    @property
+    def ids(self) -> NDArray[np.int32]:
+        """The source splat at whose place every survivor stands, ascending [M]."""
+        return np.flatnonzero(self.gone == STAYS).astype(np.int32)
+
+    def before(self, count: int, source: Splats) -> Reduced:
+        """The last state that had more than `count` splats, or this one."""
+        rounds = sum(r["splats"] > count for r in self.rounds)
+        if rounds == len(self.rounds):
+            return self
+        early = self.merges.rounds < rounds
+        merges = Merges(*(array[early] for array in vars(self.merges).values()))
+        gone = np.where(self.gone < rounds, self.gone, STAYS)
+        return _replayed(source, gone, merges, self.spared, self.rounds[:rounds])
 
 
 def reduce(
@@ -64,6 +75,8 @@ def reduce(
     *,
     ratio: float = 0.71,
     neighbours: int = 6,
+    unseen: str = "prune",
+    start: Reduced | None = None,
 ) -> Reduced:
     """At most `count` splats that look like `splats` from `cameras`.
 
@@ -75,11 +88,17 @@ def reduce(
         ctx: progress, checkpoints after every round, stopping.
         ratio: part that one round leaves; a splat may take part in one deletion or merge of a round.
         neighbours: candidates for the partner of every splat; 0 deletes only.
+        unseen: what becomes of splats that are drawn in no view: ``prune`` removes them first, ``keep`` last, by
+            opacity times volume.
+        start: a state of the same splats to go on from, or back from.
     """
-    state = Reduced.of(splats)
     saved = ctx.load_checkpoint()
     if saved is not None:
         state = resumed(splats, saved.tensors, saved.meta["rounds"])
+    elif start is not None:
+        state = start.before(count, splats)
+    else:
+        state = Reduced.of(splats, unseen_by(splats, cameras) if unseen == "keep" else None)
     while len(state.splats) > count:
         state = one_round(state, cameras, targets, max(count, int(ratio * len(state.splats))), neighbours)
         ctx.progress(len(splats) - len(state.splats), len(splats) - count)
@@ -90,22 +109,42 @@ def reduce(
 
 def recorded(state: Reduced) -> dict[str, Tensor]:
     """All that is needed to come to `state` again from the source splats."""
-    return {name: torch.from_numpy(array) for name, array in {**vars(state.merges), "ids": state.ids}.items()}
+    arrays = {**vars(state.merges), "gone": state.gone, "spared": state.spared}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def resumed(splats: Splats, tensors: Mapping[str, Tensor], rounds: list[dict[str, Any]]) -> Reduced:
+def resumed(splats: Splats, tensors: Mapping[str, Tensor], rounds: Sequence[dict[str, float]]) -> Reduced:
     """The state that `recorded` was given, from the same source splats."""
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    ids = arrays.pop("ids")
-    merges = Merges(**arrays)
-    return Reduced(merges.apply(splats).take(torch.from_numpy(ids).long()), ids, merges, tuple(rounds))
+    gone, spared = arrays.pop("gone"), arrays.pop("spared")
+    return _replayed(splats, gone, Merges(**arrays), spared, tuple(rounds))
+
+
+def _replayed(
+    source: Splats,
+    gone: NDArray[np.int32],
+    merges: Merges,
+    spared: NDArray[np.bool_],
+    rounds: tuple[dict[str, float], ...],
+) -> Reduced:
+    left = merges.apply(source).take(torch.from_numpy(np.flatnonzero(gone == STAYS)))
+    return Reduced(left, gone.astype(np.int32), merges, spared, rounds)
+
+
+def unseen_by(splats: Splats, cameras: Cameras) -> NDArray[np.bool_]:
+    """Splats that are drawn in no view [N]."""
+    return (splats.contributions(cameras).hits == 0).cpu().numpy()
 
 
 def one_round(state: Reduced, cameras: Cameras, targets: Tensor, count: int, neighbours: int) -> Reduced:
     """Delete and merge until `count` splats are left, by errors measured once."""
-    splats = state.splats
+    splats, ids = state.splats, state.ids
     seen, lost, error = measured(splats, cameras, targets)
     pairs = candidate_pairs(splats, cameras, seen, neighbours) if neighbours and len(splats) > 1 else NO_PAIRS
+    spared = state.spared[ids]
+    if spared.any():
+        pairs = pairs.take(np.flatnonzero(~spared[pairs.first] & ~spared[pairs.second]))
+        lost = _above(lost, splats, spared)
     deleted, joined = cheapest(lost, pairs, len(splats) - count)
     chosen = pairs.take(joined)
     record = {
@@ -115,28 +154,25 @@ def one_round(state: Reduced, cameras: Cameras, targets: Tensor, count: int, nei
         "merged": len(joined),
         "added": float(lost[deleted].sum() + chosen.errors.sum(dtype=np.float64)),
     }
-    left, stays = _applied(splats, chosen, deleted)
-    merges = state.merges.then(state.ids[chosen.first], state.ids[chosen.second], chosen.opacities)
-    return Reduced(left, state.ids[stays], merges, (*state.rounds, record))
+    gone = state.gone.copy()
+    gone[ids[deleted]] = gone[ids[chosen.second]] = len(state.rounds)
+    merges = state.merges.then(ids[chosen.first], ids[chosen.second], chosen.opacities)
+    return Reduced(_applied(splats, chosen, deleted), gone, merges, state.spared, (*state.rounds, record))
 
 
 def measured(
     splats: Splats, cameras: Cameras, targets: Tensor
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], float]:
-    """What every splat does in every view [N, V, 2] (leave-one-out squared error, sum of blend weights), the error of
-    deleting it [N], and the squared error of the renders as they are.
-
-    A splat whose absence would carry the renders further from `targets` costs half of that in addition: the other half
-    belongs to the removals that are made together with it. One whose absence would carry them closer gets no credit,
-    since many splats would claim the same gain.
+    """What every splat does in every view [N, V, 2] (leave-one-out squared error, sum of blend weights), the cost of
+    deleting it [N] (`gencompress.criteria.leave_one_out.removal_costs`), and the squared error of the renders now.
     """
     seen, error = np.empty((len(splats), len(cameras), 2), np.float32), 0.0
     lost = np.zeros(len(splats))
     for v in range(len(cameras)):
-        target = targets[v : v + 1]
+        target = targets[v : v + 1].to(splats.means)
         found = splats.contributions(cameras.take(slice(v, v + 1)), target=target)
         seen[:, v, 0], seen[:, v, 1] = found.leave_one_out.cpu().numpy(), found.blend_sum.cpu().numpy()
-        lost += (found.leave_one_out - 0.5 * found.toward.clamp_max(0)).cpu().numpy()
+        lost += removal_costs(found).cpu().numpy()
         error += float((found.image - target).square().sum())
     return seen, lost, error
 
@@ -179,11 +215,17 @@ def _disjoint(
     return chosen[:found]
 
 
-def _applied(splats: Splats, pairs: Pairs, deleted: NDArray[np.int64]) -> tuple[Splats, NDArray[np.int64]]:
-    """The splats after the chosen operations, and which of those before stand there."""
-    gone = np.zeros(len(splats), bool)
-    gone[deleted] = gone[pairs.second] = True
-    stays = np.flatnonzero(~gone)
-    left = splats.take(torch.from_numpy(stays))
-    left.put_(torch.from_numpy(np.searchsorted(stays, pairs.first)), merged(splats, pairs))
-    return left, stays
+def _applied(splats: Splats, pairs: Pairs, deleted: NDArray[np.int64]) -> Splats:
+    """The splats after the chosen operations."""
+    stays = np.ones(len(splats), bool)
+    stays[deleted] = stays[pairs.second] = False
+    left = splats.take(torch.from_numpy(np.flatnonzero(stays)))
+    left.put_(torch.from_numpy(np.cumsum(stays)[pairs.first] - 1), merged(splats, pairs))
+    return left
+
+
+def _above(lost: NDArray[np.float64], splats: Splats, spared: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """`lost` [N] with the spared splats above all others, among themselves by opacity times volume."""
+    volumes = (splats.opacities * splats.scales.prod(dim=1)).cpu().numpy()
+    ranks = np.argsort(np.argsort(volumes, kind="stable"), kind="stable") + 1
+    return np.where(spared, lost.max() + ranks, lost)
