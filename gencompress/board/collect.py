@@ -43,17 +43,16 @@ def read_run(name: str, folder: Path) -> list[Row]:
     """The rows of one run directory."""
     options: dict[str, Scalar] = {}
     try:
-        options = _flat(settings.read(folder))
         ended = journal.outcome(folder)
+        failure = f"{ended.error}: {ended.message}" if ended.state == "failed" else ""
+        if failure and not (folder / settings.NAME).exists():  # values of a sweep that do not go together
+            return [_unmeasured(name, folder, options, "failed", failure)]
+        options = _flat(settings.read(folder))
         measured = read_manifest(folder).stages.get("eval")
         if measured is not None:
-            metrics = _metrics(folder, measured)
-            failure = f"{ended.error}: {ended.message}" if ended.state == "failed" else ""
-            return measured_rows(name, folder, options, metrics, failure)
-        if ended.state == "finished":
-            return [_unmeasured(name, folder, options, "failed", "finished without an evaluation")]
-        if ended.state == "failed":
-            return [_unmeasured(name, folder, options, "failed", f"{ended.error}: {ended.message}")]
+            return measured_rows(name, folder, options, _metrics(folder, measured), failure)
+        if ended.state != "unfinished":
+            return [_unmeasured(name, folder, options, "failed", failure or "finished without an evaluation")]
         message = f"no end is recorded, {ended.message}: killed, or still at work; the same command resumes it"
         return [_unmeasured(name, folder, options, "unfinished", message)]
     except (GencompressError, OSError) as error:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gencompress.config import Config
 
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+_SHOWN = 300  # characters of a message in the summary; the journal has all of it
 _LONGEST = 8000  # characters of a message, fewer bytes than a pipe holds unread
 
 
@@ -106,7 +107,7 @@ def check(failures: Sequence[Failure], total: int) -> None:
     """Raise one error that names all failures of a sweep of `total` runs: Interrupted if all were stopped."""
     if not failures:
         return
-    lines = [f"  {f.path}: {f.error}: {f.message}" for f in failures]
+    lines = [f"  {f.path}: {f.error}: {' '.join(f.message.split())[:_SHOWN]}" for f in failures]
     stopped = all(f.exit_code == Interrupted.exit_code for f in failures)
     head = f"{len(failures)} of {total} runs {'were stopped' if stopped else 'failed'}, the others are finished"
     advice = "the same command goes on" if stopped else "the same command runs these again, finished ones are kept"

@@ -83,6 +83,13 @@ def test_runs_without_figures_say_why(tmp_path, events, state, words):
     )
 
 
+def test_a_run_that_could_not_be_opened_says_why(tmp_path):
+    (tmp_path / "a").mkdir()
+    write_journal(tmp_path / "a", {"event": "ended", "error": "ConfigError", "message": "a and b contradict"})
+    row = only(tmp_path / "a")
+    assert (row.state, row.error, row.method) == ("failed", "ConfigError: a and b contradict", "unknown method")
+
+
 def test_a_run_that_failed_after_its_evaluation_keeps_its_figures_without_rank(tmp_path):
     events = ({"event": "opened"}, {"event": "ended", "error": "RunError", "message": "the disk is full"})
     row = only(make_run(tmp_path / "a", events=events))
