@@ -8,13 +8,13 @@ from __future__ import annotations
 import csv
 import datetime
 import io
-import math
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from gencompress.board.measures import MEASURES
+from gencompress.board.results import LARGEST
 from gencompress.board.rows import Row
 from gencompress.errors import FormatError, nearest
 from gencompress.report.escape import printable
@@ -123,6 +123,6 @@ def _figure(where: str, text: str) -> float:
         value = float(text)
     except ValueError as error:
         raise FormatError(f"{where}: {text!r} is no number") from error
-    if not math.isfinite(value):
-        raise FormatError(f"{where}: {text!r} is not finite")
+    if not abs(value) <= LARGEST:
+        raise FormatError(f"{where}: {text!r} is not a number up to {LARGEST:g}")
     return value

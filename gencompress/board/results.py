@@ -19,6 +19,8 @@ from gencompress.report.pictures import listed_pictures
 PLAN = Path("plan", "plan.json")
 PICTURES = 4  # pairs of one run that the board shows
 LONGEST = 4000  # characters of one text
+LARGEST = 1e18  # of a figure
+_FILES = 32  # of one run that have rows
 _PLAN_BYTES = 16 * 10**6  # of a plan that is parsed for its source
 
 
@@ -58,7 +60,8 @@ def measured_rows(
 
 def _by_file(row: Row, files: object) -> list[Row]:
     """One row per exported file with figures of its own; the first of them is the one that was measured in full."""
-    measured = [f for f in files if number(f, "psnr_db") is not None] if isinstance(files, list) else []
+    listed = files[:_FILES] if isinstance(files, list) else []
+    measured = [file for file in listed if number(file, "psnr_db") is not None]
     rows = []
     for i, file in enumerate(measured):
         own = _known({key: number(file, key) for key in MEASURES})
@@ -160,7 +163,8 @@ def _pictures(folder: Path, metrics: Mapping[str, Any]) -> tuple[tuple[tuple[Pat
 
 
 def _known(values: Mapping[str, float | None]) -> dict[str, float]:
-    return {key: value for key, value in values.items() if value is not None}
+    """The figures that were measured, and that can be: axes and sums stay finite."""
+    return {key: value for key, value in values.items() if value is not None and abs(value) <= LARGEST}
 
 
 def _text(metrics: Mapping[str, Any], *keys: str) -> str | None:

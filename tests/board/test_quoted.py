@@ -57,7 +57,7 @@ def test_optional_columns_and_a_byte_order_mark(tmp_path):
         (HEAD + LINE.replace("27.5", "27,5"), "line 2: as many cells"),
         (HEAD + LINE.replace(",2025-04-29", ""), "line 2: as many cells"),
         (HEAD + LINE.replace("27.5", "many"), r"line 2, column psnr_db: 'many' is no number"),
-        (HEAD + LINE.replace("27.5", "inf"), "column psnr_db: 'inf' is not finite"),
+        (HEAD + LINE.replace("27.5", "inf"), "column psnr_db: 'inf' is not a number up to 1e"),
         (HEAD + LINE.replace("27.5,16000000", ","), "line 2: no figure"),
         (HEAD + LINE.replace("a paper", " "), "line 2, column source: empty"),
         (

@@ -283,6 +283,17 @@ def test_equal_runs_give_the_same_page(tmp_path):
     assert site(tmp_path, *runs)[1] == site(tmp_path, *runs)[1]
 
 
+@pytest.mark.parametrize("value", [0, -1, 1e-320, 1e17, 1e18, 1e300, -1e300, 10**400])
+def test_figures_of_any_size_make_a_page(tmp_path, value):
+    def change(m):
+        m["pruned"] |= {"params": value, "bytes": value, "latency_s": {"median": value}}
+        m["quality"]["psnr_db"] |= {"mean": value, "se": value}
+        m["dense"] |= {"params": value, "bytes": value}
+
+    _, html, _ = site(tmp_path, make_run(tmp_path / "a", change=change), make_run(tmp_path / "b", "taylor", 0.5))
+    assert not re.search(r"\b(nan|inf)\b", re.sub(r"<script>.*</script>", "", html, flags=re.DOTALL))
+
+
 def test_names_that_clash_as_files_get_files_of_their_own(tmp_path):
     names = ["a b", "a:b", "a-b", "A-B", "<b>", "é", "...", "x" * 200]
     out, _, page = site(tmp_path, *(make_run(tmp_path / "runs" / name) for name in names))
