@@ -52,14 +52,22 @@ def _fewest(middles: NDArray[np.float64], mass: NDArray[np.float64], tolerance: 
 
 
 def _lloyd(middles: NDArray[np.float64], mass: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Levels at the weighted means of what is nearest to them, from the density of Panter and Dite (1951) on."""
+    """Levels at the weighted means of what is nearest to them, from the density of Panter and Dite (1951) on.
+
+    A level to which nothing is nearest goes where the error is largest: there, one becomes two.
+    """
     width = np.gradient(middles)
     rank = np.cumsum(width * (mass / width) ** (1 / 3))
     levels = np.interp((np.arange(count) + 0.5) / count * rank[-1], rank, middles)
-    below, moment = (np.concatenate([[0], np.cumsum(part)]) for part in (mass, mass * middles))
+    sums = [np.concatenate([[0], np.cumsum(mass * middles**power)]) for power in range(3)]
     for _ in range(_STEPS):
         inner = np.searchsorted(middles, (levels[1:] + levels[:-1]) / 2)
         bounds = np.concatenate([[0], inner, [len(middles)]])
-        part = np.diff(below[bounds])
-        levels[part > 0] = np.diff(moment[bounds])[part > 0] / part[part > 0]
+        bounds = bounds[np.concatenate([[True], np.diff(bounds) > 0])]
+        weight, first, second = (np.diff(part[bounds]) for part in sums)
+        levels = first / weight
+        variance = np.maximum(second / weight - levels**2, 0)
+        worst = np.argsort(-weight * variance, kind="stable")[: count - len(levels)]
+        spread = np.sqrt(variance[worst])
+        levels = np.sort(np.concatenate([np.delete(levels, worst), levels[worst] - spread, levels[worst] + spread]))
     return np.unique(levels)

@@ -29,26 +29,25 @@ class Clusters(NamedTuple):
     labels: Ints
 
 
-def kmeans(points: Floats, k: int, weights: Floats, seed: int = 0) -> Clusters:
-    """Clusters that make the weighted sum of squared distances small; the same for any number of threads.
+def kmeans(points: Floats, k: int, seed: int = 0) -> Clusters:
+    """Clusters that make the sum of squared distances small; the same for any number of threads.
 
     Args:
         points: [N, D], finite; a memory map is read in pieces. Of more than `TRAINING`, a sample is fitted.
         k: centroids wanted; at most N are made.
-        weights: [N], > 0.
         seed: of the sample, of the first centroids and of the hyperplanes.
     """
     rng = np.random.default_rng(seed)
     if len(points) <= TRAINING:
-        return _fit(np.ascontiguousarray(points, np.float32), weights, min(k, len(points)), rng)
+        return _fit(np.ascontiguousarray(points, np.float32), min(k, len(points)), rng)
     sample = np.sort(rng.choice(len(points), TRAINING, replace=False))
-    centroids = _fit(np.ascontiguousarray(points[sample], np.float32), weights[sample], k, rng).centroids
+    centroids = _fit(np.ascontiguousarray(points[sample], np.float32), k, rng).centroids
     parts = (points[start : start + TRAINING] for start in range(0, len(points), TRAINING))
     labels = [_nearest(np.ascontiguousarray(part, np.float32), centroids, rng) for part in parts]
     return Clusters(centroids, np.concatenate(labels))
 
 
-def _fit(points: Floats, weights: Floats, k: int, rng: np.random.Generator) -> Clusters:
+def _fit(points: Floats, k: int, rng: np.random.Generator) -> Clusters:
     """Rounds from randomly chosen points as centroids, whose first blocks are neighbouring points."""
     leaf = _tree(points, -(-k // BLOCK), rng)
     chosen = np.sort(rng.choice(len(points), k, replace=False))
@@ -56,7 +55,7 @@ def _fit(points: Floats, weights: Floats, k: int, rng: np.random.Generator) -> C
     centroids, block = points[chosen], leaf[chosen]
     labels = np.minimum(np.searchsorted(block, leaf), k - 1).astype(np.int32)
     for step in range(ROUNDS + SETTLING):
-        _round(points, weights, Clusters(centroids, labels), block, move=step < ROUNDS)
+        _round(points, Clusters(centroids, labels), block, move=step < ROUNDS)
         block = _tree(centroids, -(-k // BLOCK), rng)
     return Clusters(centroids, labels)
 
@@ -69,9 +68,8 @@ def _nearest(points: Floats, centroids: Floats, rng: np.random.Generator) -> Int
     half = (middles**2).sum(1) / 2
     parts = np.array_split(points, -(-len(points) // (1 << 14)))
     labels = first[np.concatenate([(half - part @ middles.T).argmin(1) for part in parts])].astype(np.int32)
-    weights = np.ones(len(points), np.float32)
     for _ in range(ROUNDS):
-        _round(points, weights, Clusters(centroids, labels), block, move=False)
+        _round(points, Clusters(centroids, labels), block, move=False)
         block = _tree(centroids, len(first), rng)
     return labels
 
@@ -86,12 +84,12 @@ def _tree(points: Floats, leaves: int, rng: np.random.Generator) -> Ints:
     return labels
 
 
-def _round(points: Floats, weights: Floats, clusters: Clusters, block: Ints, move: bool) -> None:
+def _round(points: Floats, clusters: Clusters, block: Ints, move: bool) -> None:
     """Compare all points with the centroids of their block [k]; labels change, and with `move` centroids, in place."""
     count = int(block.max()) + 1
     members, member_bounds = _grouped(block, count)
     rows, row_bounds = _grouped(block[clusters.labels], count)
-    parallel(_refine, count, points, weights, *clusters, members, member_bounds, rows, row_bounds, move)
+    parallel(_refine, count, points, *clusters, members, member_bounds, rows, row_bounds, move)
 
 
 def _grouped(groups: Ints, count: int) -> tuple[Ints, Longs]:
@@ -135,7 +133,6 @@ def _refine(
     start: int,
     stop: int,
     points: Floats,
-    weights: Floats,
     centroids: Floats,
     labels: Ints,
     members: Ints,
@@ -151,8 +148,7 @@ def _refine(
         error = np.empty(len(own), np.float32)
         _assign(points, centroids, labels, ids, own, error)
         if move:
-            error *= weights[own]
-            _move(points, weights, centroids, labels, ids, own, error)
+            _move(points, centroids, labels, ids, own, error)
 
 
 @jit
@@ -179,21 +175,18 @@ def _assign(points: Floats, centroids: Floats, labels: Ints, ids: Ints, own: Int
 
 
 @jit
-def _move(
-    points: Floats, weights: Floats, centroids: Floats, labels: Ints, ids: Ints, own: Ints, error: Floats
-) -> None:
+def _move(points: Floats, centroids: Floats, labels: Ints, ids: Ints, own: Ints, error: Floats) -> None:
     """Centroids `ids` to the mean of their points; one without points to the point `own` of the largest error."""
     place = np.searchsorted(ids, labels[own])
     sums = np.zeros((len(ids), points.shape[1]), np.float64)
-    total = np.zeros(len(ids), np.float64)
+    counts = np.zeros(len(ids), np.int64)
     for i in range(len(own)):
-        weight = weights[own[i]]
-        total[place[i]] += weight
+        counts[place[i]] += 1
         for d in range(points.shape[1]):
-            sums[place[i], d] += weight * points[own[i], d]
+            sums[place[i], d] += points[own[i], d]
     for j in range(len(ids)):
-        if total[j] > 0:
-            centroids[ids[j]] = sums[j] / total[j]
+        if counts[j] > 0:
+            centroids[ids[j]] = sums[j] / counts[j]
         elif len(own) > 0:
             far = np.argmax(error)
             error[far] = 0

@@ -62,7 +62,7 @@ def encode(scene: SplatScene) -> dict[str, bytes]:
         "sh0": {"codebook": decimals(sh0)},
     }
     if scene.sh_degree:
-        palette = fit_palette(scene.sh_rest, weights)
+        palette = fit_palette(scene.sh_rest)
         labels = palette.labels[order]
         planes["shN_centroids.webp"] = palette.pixels
         planes["shN_labels.webp"] = _plane(np.column_stack([labels & 255, labels >> 8]))

@@ -29,18 +29,17 @@ class Palette(NamedTuple):
     codebook: Array
 
 
-def fit_palette(sh_rest: Array, weights: NDArray[np.float64]) -> Palette:
+def fit_palette(sh_rest: Array) -> Palette:
     """The palette of N splats [N, K, 3]: 1024 entries for up to 2048 splats, twice as many for twice, up to 65,536."""
     from gencompress.formats.kmeans import kmeans
 
     count, coefficients, _ = sh_rest.shape
     entries = min(MAX_PALETTE, 1024 << max(0, (count // 1024).bit_length() - 1))
     stride = -(-count // _SAMPLE)
-    centroids, labels = kmeans(sh_rest.reshape(count, -1), entries, weights.astype(np.float32))
+    centroids, labels = kmeans(sh_rest.reshape(count, -1), entries)
     missed = sh_rest[::stride].reshape(-1, 3 * coefficients) - centroids[labels[::stride]]
     rms = float(np.sqrt(np.mean(missed**2, dtype=np.float64)))
-    used = np.bincount(labels, weights, len(centroids)) + 1e-9 * weights.sum()
-    codebook = fit_codebook(centroids, used, CODING * rms)
+    codebook = fit_codebook(centroids, np.bincount(labels, minlength=len(centroids)) + 0.01, CODING * rms)
     entries = len(centroids)
     rows = -(-entries // PER_ROW)
     pixels = np.full((rows * PER_ROW * coefficients, 4), 255, np.uint8)
