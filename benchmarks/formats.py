@@ -107,8 +107,7 @@ def fidelity(name: str, scene: SplatScene, endings: list[str], folder: Path) -> 
     """One row per format: bytes per splat, seconds, and root mean square and largest deviation of each attribute."""
     rows: list[list[object]] = []
     for ending in endings:
-        order = cover_order(scene) if ending == ".splat" else morton_order(scene.means)
-        sorted_scene = scene.take(order)  # as the format sorts it, so that the rows of both files correspond
+        sorted_scene = scene.take(written_order(scene, ending))  # so that the splats of both scenes correspond
         path = folder / f"{name}{ending}"
         written, _ = cpu(lambda path=path, scene=sorted_scene: write_scene(path, scene))
         read, back = cpu(lambda path=path: read_scene(path))
@@ -117,6 +116,14 @@ def fidelity(name: str, scene: SplatScene, endings: list[str], folder: Path) -> 
         cells = [f"{lost[key].rms:.2g} / {lost[key].largest:.2g}" if key in lost else "-" for key in ATTRIBUTES]
         rows.append([f"{name} {ending}", round(size, 2), written, read, *cells])
     return rows
+
+
+def written_order(scene: SplatScene, ending: str) -> np.ndarray:
+    """The order in which a format has the splats; for those that keep any order, one of the others."""
+    if ending == ".splat":
+        return cover_order(scene)
+    means = scene.means.astype(np.float64)
+    return morton_order(np.sign(means) * np.log1p(np.abs(means)) if ending == ".sog" else scene.means)
 
 
 ATTRIBUTES = ("position", "rotation", "scale", "opacity", "colour", "harmonics")

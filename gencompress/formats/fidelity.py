@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencompress.formats import activations, quaternions
-from gencompress.formats.scene import SplatScene
+from gencompress.formats.scene import Array, SplatScene
+from gencompress.formats.symmetry import least_turned
 
 
 class Deviation(NamedTuple):
@@ -23,13 +24,15 @@ def deviations(before: SplatScene, after: SplatScene) -> dict[str, Deviation]:
 
     ``position`` is relative to the diagonal of the scene, ``rotation`` the angle in degrees, ``scale`` that of the
     logarithm, ``opacity`` and ``colour`` are in [0, 1], ``harmonics`` in units of the coefficients, where a degree that
-    one scene lacks counts as zeros.
+    one scene lacks counts as zeros. A format may name the axes of a splat anew: they are compared by their directions.
     """
     diagonal = float(np.linalg.norm(before.means.max(0) - before.means.min(0))) or 1.0
+    relative, log_scales = least_turned(_relative(before, after), after.log_scales)
+    half_sine = np.minimum(np.linalg.norm(relative[:, 1:], axis=1), 1)
     found = {
         "position": np.linalg.norm(after.means - before.means, axis=1) / diagonal,
-        "rotation": _angles(before, after),
-        "scale": after.log_scales - before.log_scales,
+        "rotation": np.degrees(2 * np.arcsin(half_sine)),
+        "scale": log_scales - before.log_scales,
         "opacity": activations.opacity(after.logits) - activations.opacity(before.logits),
         "colour": activations.colour(after.sh0) - activations.colour(before.sh0),
     }
@@ -44,11 +47,12 @@ def _deviation(difference: NDArray[np.float32]) -> Deviation:
     return Deviation(float(np.sqrt(np.mean(difference**2))), float(np.abs(difference).max()))
 
 
-def _angles(before: SplatScene, after: SplatScene) -> NDArray[np.float32]:
-    """The angle in degrees [N] between rotations; by the chord, which is exact where the angle is small."""
+def _relative(before: SplatScene, after: SplatScene) -> Array:
+    """The rotations [N, 4] that lead from those before to those after, about the splats' own axes."""
     first, second = (quaternions.unit(scene.quats).astype(np.float64) for scene in (before, after))
-    sign = np.where((first * second).sum(1, keepdims=True) < 0, -1, 1)
-    return np.degrees(4 * np.arcsin(np.minimum(np.linalg.norm(first - sign * second, axis=1) / 2, 1)))
+    real = (first * second).sum(1)
+    imaginary = first[:, :1] * second[:, 1:] - second[:, :1] * first[:, 1:] - np.cross(first[:, 1:], second[:, 1:])
+    return np.column_stack([real, imaginary]).astype(np.float32)
 
 
 def _padded(scene: SplatScene, k: int) -> NDArray[np.float32]:

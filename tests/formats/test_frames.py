@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from gencompress.formats import frames, quaternions
+from gencompress.formats import deviations, frames, quaternions
 from gencompress.formats.morton import morton_order
 from gencompress.formats.spherical_harmonics import basis, mixing
 from tests.formats.synthetic import synthetic
@@ -91,3 +93,38 @@ def test_morton_order_visits_octants_one_after_the_other():
 def test_morton_order_is_stable_and_bears_what_is_not_finite():
     assert morton_order(np.zeros((5, 3))).tolist() == [0, 1, 2, 3, 4]
     assert sorted(morton_order(np.array([[np.nan, 0, 0], [1e30, 0, -1e30], [np.inf, 1, 1]]))) == [0, 1, 2]
+
+
+def test_deviations_are_those_that_were_made():
+    before = synthetic(n=200, degree=2)
+    after = frames.turn(before, np.eye(3))
+    after.means[:, 0] += 0.01
+    after.sh_rest[3, 2, 1] += 0.5
+    half = np.radians(1.5) / 2
+    turned = replace(
+        after,
+        quats=quaternions.product(np.array([np.cos(half), 0, np.sin(half), 0]), before.quats),
+        log_scales=before.log_scales + np.float32(0.25),
+    )
+    lost = deviations(before, turned)
+    diagonal = np.linalg.norm(np.ptp(before.means, axis=0))
+    assert lost["position"].rms == pytest.approx(0.01 / diagonal, rel=1e-3)
+    assert lost["rotation"] == pytest.approx((1.5, 1.5), rel=1e-3)
+    assert lost["scale"] == pytest.approx((0.25, 0.25), rel=1e-4)
+    assert lost["harmonics"].largest == pytest.approx(0.5) and lost["opacity"].largest == 0
+    assert deviations(before, before)["rotation"].largest == 0
+
+
+def test_deviations_do_not_mind_how_the_axes_of_a_splat_are_named():
+    before = synthetic(n=100, degree=0)
+    swap = quaternions.of_matrix(np.array([[0, 0, 1.0], [1, 0, 0], [0, 1, 0]]))  # its x is the old y, and so on
+    w, *xyz = swap
+    quats = quaternions.unit(before.quats).astype(np.float64)
+    real = quats[:, 0] * w - quats[:, 1:] @ xyz
+    imaginary = quats[:, :1] * xyz + w * quats[:, 1:] + np.cross(quats[:, 1:], xyz)
+    renamed = replace(
+        before, quats=np.column_stack([real, imaginary]).astype(np.float32), log_scales=before.log_scales[:, [1, 2, 0]]
+    )
+    np.testing.assert_allclose(covariances(renamed), covariances(before), rtol=1e-4, atol=1e-9)
+    lost = deviations(before, renamed)
+    assert lost["rotation"].largest < 1e-3 and lost["scale"].largest < 1e-6
