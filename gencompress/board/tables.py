@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gencompress.board.axes import Axis, make_axis
@@ -75,7 +75,8 @@ def make_tables(rows: Sequence[Row], baseline: str | None = None) -> list[Table]
     if baseline is not None and baseline not in {row.method for row in rows}:
         raise ConfigError(f"--baseline {baseline}: {nearest(baseline, {row.method for row in rows})}")
     groups = _groups(rows)
-    return [_table(members, _apart(members, groups), baseline) for members in groups]
+    values = _values(groups)
+    return [_table(members, _apart(members[0], values), baseline) for members in groups]
 
 
 def _groups(rows: Sequence[Row]) -> list[list[Row]]:
@@ -109,17 +110,28 @@ def _agree(first: Row, row: Row) -> bool:
     return not any(_differ(first, row, name) for name in row.protocol)
 
 
-def _apart(members: Sequence[Row], groups: Sequence[Sequence[Row]]) -> str:
-    """The conditions of a table in which others of its task differ, in words."""
-    first, told = members[0], _told(members[0])
-    told["source"] = f"weights {first.protocol.get('source')}"
-    others = [g[0] for g in groups if (g[0].domain, g[0].task) == (first.domain, first.task) and g is not members]
-    differing = [name for name in told if any(_differ(first, other, name) for other in others)]
-    return ", ".join(told[name] for name in differing)
-
-
 def _differ(first: Row, other: Row, name: str) -> bool:
-    return None not in (values := {row.protocol.get(name) for row in (first, other)}) and len(values) > 1
+    """Whether both rows know this condition, and not the same."""
+    one, two = first.protocol.get(name), other.protocol.get(name)
+    return None not in (one, two) and one != two
+
+
+def _values(groups: Sequence[Sequence[Row]]) -> dict[tuple[str, str, str], set[str]]:
+    """The known values of every condition in the tables of a task, by domain, task and name."""
+    found: dict[tuple[str, str, str], set[str]] = {}
+    for first, *_ in groups:
+        for name, value in first.protocol.items():
+            if value is not None:
+                found.setdefault((first.domain, first.task, name), set()).add(value)
+    return found
+
+
+def _apart(first: Row, values: Mapping[tuple[str, str, str], set[str]]) -> str:
+    """The conditions of the table of a row in which others of its task differ, in words."""
+    told = _told(first)
+    if first.protocol.get("source") is not None:
+        told["source"] = f"weights {first.protocol['source']}"
+    return ", ".join(text for name, text in told.items() if len(values[first.domain, first.task, name]) > 1)
 
 
 def _table(members: Sequence[Row], apart: str, baseline: str | None) -> Table:
@@ -135,11 +147,24 @@ def _table(members: Sequence[Row], apart: str, baseline: str | None) -> Table:
     axes = [make_axis(m, heads[measures.index(m)], rows) for m in drawn]
     first = next((row for row in rows if row.protocol), rows[0])
     return Table(
-        domain(rows[0].domain), rows[0].task, _conditions(first), apart, _dense(rows), tuple(rows), tuple(named),
-        tuple(measures), tuple(heads), rate, quality,
-        tuple(make_curves(rows, named, rate, compared, chosen) if rate and quality else ()), tuple(compared), chosen,
-        _front(rows, rate, quality), tuple(axis for axis in axes if axis), tuple(_notes(rows)),
-    )  # fmt: skip
+        about=domain(first.domain),
+        task=first.task,
+        conditions=_conditions(first),
+        apart=apart,
+        dense=_dense(rows),
+        rows=tuple(rows),
+        labels=tuple(named),
+        measures=tuple(measures),
+        heads=tuple(heads),
+        rate=rate,
+        quality=quality,
+        curves=tuple(make_curves(rows, named, rate, compared, chosen) if rate and quality else ()),
+        compared=tuple(compared),
+        baseline=chosen,
+        front=_front(rows, rate, quality),
+        axes=tuple(axis for axis in axes if axis),
+        notes=tuple(_notes(rows)),
+    )
 
 
 def _rank(row: Row, quality: Measure | None) -> tuple[bool, float, str]:
