@@ -45,10 +45,15 @@ def adam_step_(parameter: Tensor, gradient: Tensor, moments: Moments, rows: Tens
         rows: factor of the step size [N].
         columns: step size of each column [D].
     """
-    if parameter.device.type == "cpu":
-        tensors = (parameter, gradient.contiguous(), moments.mean, moments.square, moments.steps, rows, columns)
-        parallel(_step, len(parameter), *(t.numpy() for t in tensors), grain=_GRAIN)
+    if parameter.device.type != "cpu":
+        step_anywhere_(parameter, gradient, moments, rows, columns)
         return
+    tensors = (parameter, gradient.contiguous(), moments.mean, moments.square, moments.steps, rows, columns)
+    parallel(_step, len(parameter), *(t.numpy() for t in tensors), grain=_GRAIN)
+
+
+def step_anywhere_(parameter: Tensor, gradient: Tensor, moments: Moments, rows: Tensor, columns: Tensor) -> None:
+    """The same in torch, for any device."""
     seen = gradient.ne(0).any(dim=1)
     moments.steps.add_(seen)
     steps, seen = moments.steps[:, None].float(), seen[:, None]

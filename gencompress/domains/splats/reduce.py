@@ -55,9 +55,8 @@ class Reduced:
         """The source splat at whose place every survivor stands, ascending [M]."""
         return np.flatnonzero(self.gone == STAYS).astype(np.int32)
 
-    def before(self, count: int, source: Splats) -> Reduced:
-        """The last state that had more than `count` splats, or this one."""
-        rounds = sum(r["splats"] > count for r in self.rounds)
+    def back(self, rounds: int, source: Splats) -> Reduced:
+        """The state after the first `rounds` rounds."""
         if rounds == len(self.rounds):
             return self
         early = self.merges.rounds < rounds
@@ -90,21 +89,32 @@ def reduce(
         neighbours: candidates for the partner of every splat; 0 deletes only.
         unseen: what becomes of splats that are drawn in no view: ``prune`` removes them first, ``keep`` last, by
             opacity times volume.
-        start: a state of the same splats to go on from, or back from.
+        start: a state of the same splats and options for another count: rounds that both have are not made again.
     """
     saved = ctx.load_checkpoint()
     if saved is not None:
         state = resumed(splats, saved.tensors, saved.meta["rounds"])
     elif start is not None:
-        state = start.before(count, splats)
+        state = start.back(_shared_rounds(start, len(splats), count, ratio), splats)
     else:
         state = Reduced.of(splats, unseen_by(splats, cameras) if unseen == "keep" else None)
     while len(state.splats) > count:
-        state = one_round(state, cameras, targets, max(count, int(ratio * len(state.splats))), neighbours)
+        left = max(count, int(ratio * len(state.splats)))
+        state = one_round(state, cameras, targets, left, neighbours)
         ctx.progress(len(splats) - len(state.splats), len(splats) - count)
         ctx.save_checkpoint(len(state.rounds), recorded(state), {"rounds": list(state.rounds)})
         ctx.stop_if_requested()
     return state
+
+
+def _shared_rounds(state: Reduced, units: int, count: int, ratio: float) -> int:
+    """How many rounds of `state` a reduction to `count` begins with; the last round of any stops at its own count."""
+    left = units
+    for number, done in enumerate(state.rounds):
+        left = max(count, int(ratio * left))
+        if done["splats"] != left:
+            return number
+    return len(state.rounds)
 
 
 def recorded(state: Reduced) -> dict[str, Tensor]:

@@ -22,12 +22,15 @@ from gencompress.formats.cameras import Cameras
 from gencompress.kernels import rasterize
 from gencompress.kernels.splats import Splats
 
-# Step sizes at the start. Those of the means are in units of the splat's mean standard deviation; harmonics above the
-# constant one are seen from few directions each and move more slowly (both as in Kerbl et al. 2023, in proportion).
-RATES = {"means": 0.1, "quats": 0.01, "log_scales": 0.02, "logits": 0.05, "sh0": 0.02, "sh_rest": 0.001}
+# Step sizes at the start, where the renders are off by `RATES_AT` (root mean square): what is wrong by half needs steps
+# half as large. Those of the means are in units of the splat's mean standard deviation; harmonics above the constant
+# one are seen from few directions each and move more slowly.
+RATES = {"means": 0.012, "quats": 0.004, "log_scales": 0.008, "logits": 0.02, "sh0": 0.008, "sh_rest": 0.0004}
+RATES_AT = 0.01
 LAST_RATE = 0.05  # of the first, reached along a cosine
 CHECK_EVERY = 50  # steps between states that a broken step falls back to
 MOST_ROLLBACKS = 3
+_FEW = 8  # views that tell how far the renders are off
 _LOGIT_EDGE = 1e-6  # opacities are this far from 0 and 1 before their logit is taken
 
 
@@ -58,7 +61,7 @@ def refine(
         RunError: the checkpoint is of another scene.
         Interrupted: a stop was asked for; the step in progress was finished and checkpointed.
     """
-    trainer = _Trainer.of(splats, options)
+    trainer = _Trainer.of(splats, options, rate=options.lr * distance(splats, cameras, targets) / RATES_AT)
     saved = ctx.load_checkpoint()
     if saved is not None:
         trainer.load_(saved.tensors, saved.meta)
@@ -84,6 +87,17 @@ def refine(
     return trainer.splats(), trainer.losses
 
 
+@torch.no_grad()
+def distance(splats: Splats, cameras: Cameras, targets: Tensor) -> float:
+    """Root mean square difference of the renders to `targets`, over a few views."""
+    chosen = range(0, len(cameras), -(-len(cameras) // _FEW))
+    errors = 0.0
+    for v in chosen:
+        image = splats.render(cameras.take(slice(v, v + 1))).image[0]
+        errors += float((image - targets[v].to(image)).square().mean())
+    return math.sqrt(errors / len(chosen))
+
+
 def view_at(step: int, views: int, seed: int) -> int:
     """The view of a step: all are visited in a new random order, again and again."""
     order = np.random.default_rng((seed, step // views)).permutation(views)
@@ -95,6 +109,7 @@ class _Trainer:
     """Parameters before activation, each [N, D], with their moments: the state of the loop."""
 
     options: RefineRecover
+    rate: float
     antialiased: bool
     parameters: dict[str, Tensor]
     rows: dict[str, Tensor]
@@ -104,7 +119,7 @@ class _Trainer:
     rollbacks: int = 0
 
     @classmethod
-    def of(cls, splats: Splats, options: RefineRecover) -> _Trainer:
+    def of(cls, splats: Splats, options: RefineRecover, rate: float) -> _Trainer:
         parameters = {
             "means": splats.means.clone(),
             "quats": splats.quats / splats.quats.norm(dim=1, keepdim=True),
@@ -118,18 +133,18 @@ class _Trainer:
         columns["colors"][:] = RATES["sh_rest"]
         columns["colors"][:3] = RATES["sh0"]
         moments = {name: Moments.of(p) for name, p in parameters.items()}
-        return cls(options, splats.antialiased, parameters, rows, columns, moments)
+        return cls(options, rate, splats.antialiased, parameters, rows, columns, moments)
 
     def step_(self, camera: Cameras, target: Tensor) -> None:
         """One step on one view; NumericsError leaves the state broken."""
         leaves = {name: p.requires_grad_() for name, p in self.parameters.items()}
         image = self._render(leaves, camera)
-        loss = image_loss(image, target, self.options.ssim)
+        loss = image_loss(image, target.to(image), self.options.ssim)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise NumericsError(f"recover: the loss is {value} in step {len(self.losses) + 1}")
         gradients = torch.autograd.grad(loss, list(leaves.values()))
-        rate = self.options.lr * 0.5**self.rollbacks * falling(len(self.losses), self.options.steps)
+        rate = self.rate * 0.5**self.rollbacks * falling(len(self.losses), self.options.steps)
         for (name, parameter), gradient in zip(self.parameters.items(), gradients, strict=True):
             parameter.requires_grad_(False)
             adam_step_(parameter, gradient, self.moments[name], self.rows[name], rate * self.columns[name])
