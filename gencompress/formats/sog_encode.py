@@ -62,10 +62,9 @@ def encode(scene: SplatScene) -> dict[str, bytes]:
         "sh0": {"codebook": decimals(sh0)},
     }
     if scene.sh_degree:
-        palette = fit_palette(scene.sh_rest)
-        labels = palette.labels[order]
+        palette = fit_palette(scene.sh_rest, order)
         planes["shN_centroids.webp"] = palette.pixels
-        planes["shN_labels.webp"] = _plane(np.column_stack([labels & 255, labels >> 8]))
+        planes["shN_labels.webp"] = _plane(np.column_stack([palette.labels & 255, palette.labels >> 8]))
         meta["shN"] = {"count": palette.entries, "bands": scene.sh_degree, "codebook": decimals(palette.codebook)}
     for name in IMAGES.keys() & meta.keys():
         meta[name]["files"] = IMAGES[name]

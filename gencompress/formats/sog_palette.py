@@ -24,28 +24,33 @@ class Palette(NamedTuple):
     """Pixels of the entries [ceil(entries / 64), 64 K, 4], the entry of each splat [N], and the levels of a byte."""
 
     pixels: Bytes
-    labels: NDArray[np.int32]
+    labels: NDArray[np.intp]
     entries: int
     codebook: Array
 
 
-def fit_palette(sh_rest: Array) -> Palette:
-    """The palette of N splats [N, K, 3]: 1024 entries for up to 2048 splats, twice as many for twice, up to 65,536."""
+def fit_palette(sh_rest: Array, order: NDArray[np.intp]) -> Palette:
+    """The palette of N splats [N, K, 3] and their entries in the given order [N].
+
+    It has 1024 entries for fewer than 2048 splats, twice as many for twice the splats, and so on up to 65,536. They
+    stand in the order in which they are first used: labels that grow by one pack better.
+    """
     from gencompress.formats.kmeans import kmeans
 
     count, coefficients, _ = sh_rest.shape
-    entries = min(MAX_PALETTE, 1024 << max(0, (count // 1024).bit_length() - 1))
-    stride = -(-count // _SAMPLE)
-    centroids, labels = kmeans(sh_rest.reshape(count, -1), entries)
-    missed = sh_rest[::stride].reshape(-1, 3 * coefficients) - centroids[labels[::stride]]
-    rms = float(np.sqrt(np.mean(missed**2, dtype=np.float64)))
-    codebook = fit_codebook(centroids, np.bincount(labels, minlength=len(centroids)) + 0.01, CODING * rms)
-    entries = len(centroids)
-    rows = -(-entries // PER_ROW)
+    clusters = kmeans(sh_rest.reshape(count, -1), min(MAX_PALETTE, 1024 << (count // 2048).bit_length()))
+    used, first, place = np.unique(clusters.labels[order], return_index=True, return_inverse=True)
+    by_use = np.argsort(first)
+    centroids, labels = clusters.centroids[used[by_use]], np.argsort(by_use)[place]
+    some = slice(None, None, -(-count // _SAMPLE))
+    missed = sh_rest[order[some]].reshape(-1, 3 * coefficients) - centroids[labels[some]]
+    tolerance = CODING * float(np.sqrt(np.mean(missed**2, dtype=np.float64)))
+    codebook = fit_codebook(centroids, np.bincount(labels), tolerance)
+    rows = -(-len(centroids) // PER_ROW)
     pixels = np.full((rows * PER_ROW * coefficients, 4), 255, np.uint8)
     pixels[:, :3] = 0
-    pixels[: entries * coefficients, :3] = nearest_level(centroids, codebook).reshape(-1, 3)
-    return Palette(pixels.reshape(rows, -1, 4), labels, entries, codebook)
+    pixels[: centroids.size // 3, :3] = nearest_level(centroids, codebook).reshape(-1, 3)
+    return Palette(pixels.reshape(rows, -1, 4), labels, len(centroids), codebook)
 
 
 def look_up(path: Path, harmonics: Harmonics, entries: Bytes, labels: NDArray[np.int32]) -> Array:

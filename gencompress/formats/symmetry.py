@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencompress.formats import quaternions
-from gencompress.formats.scene import Array
+from gencompress.formats.scene import CHUNK, Array
 
 
 def _rotations() -> NDArray[np.float64]:
@@ -32,9 +32,12 @@ def least_turned(quats: Array, log_scales: Array) -> tuple[Array, Array]:
         quats: unit quaternions [N, 4].
         log_scales: [N, 3].
     """
-    best = np.abs(quats @ _REAL).argmax(1)
+    best = np.empty(len(quats), np.intp)
+    for start in range(0, len(quats), CHUNK):
+        part = slice(start, start + CHUNK)
+        best[part] = np.abs(quats[part] @ _REAL).argmax(1)
     w, x, y, z = quats.T
-    a, b, c, d = _CUBE[best].T.astype(np.float32)
+    a, b, c, d = _CUBE.astype(np.float32)[best].T
     turned = np.column_stack(
         [
             w * a - x * b - y * c - z * d,
