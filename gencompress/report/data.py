@@ -145,7 +145,7 @@ def budget_words(metrics: Mapping[str, Any]) -> str:
     """The budget as asked: "0.67 of the prunable parameters" or "at most 1.20 M parameters"."""
     metric = dig(metrics, "budget", "metric")
     name = METRICS.get(str(metric), str(metric))
-    keep, limit = keep_asked(metrics), _limit(metrics)
+    keep, limit = keep_asked(metrics), file_limit(metrics)
     if limit is not None:
         sign, amount, what = limit
         return f"{what} at {'most' if sign == '≤' else 'least'} {amount}"
@@ -162,8 +162,8 @@ def keep_asked(metrics: Mapping[str, Any]) -> float | None:
     return keep if keep is not None else asked if asked is not None and asked <= 1 else None
 
 
-def _limit(metrics: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """A budget that limits the written file or its quality: the sign, the amount, and of what."""
+def file_limit(metrics: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """A budget that limits the first written file or its quality: the sign, the amount, and of what."""
     size, psnr = number(metrics, "budget", "max_mb"), number(metrics, "budget", "min_psnr")
     if size is not None:
         return "≤", f"{size:g} MB", "size of the first file"
@@ -176,7 +176,7 @@ def _labels(read: Sequence[Mapping[str, Any]]) -> list[str]:
     metrics = {str(dig(m, "budget", "metric")) for m in read}
     labels: list[str] = []
     for m in read:
-        keep, asked, limit = keep_asked(m), number(m, "budget", "asked"), _limit(m)
+        keep, asked, limit = keep_asked(m), number(m, "budget", "asked"), file_limit(m)
         label = f"keep {keep:g}" if keep is not None else f"≤ {figures.count(asked)}" if asked is not None else "pruned"
         if limit is not None:
             label = " ".join(limit[:2])

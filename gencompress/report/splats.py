@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,11 @@ from gencompress.report.pictures import Picture, listed_pictures, picture, sheet
 from gencompress.report.tables import Cell, Column, Line, Table, cost_cell, quality_cell
 
 DOMAIN = "splats"
-_STRIPS, _WIDE = 8, 1536  # strips of a run, and their largest width in pixels
+_STRIPS, _WIDE = 6, 1536  # strips of a run, and their largest width in pixels
 _LOSS = "Loss: difference to the input's own renders"
 _COSTS = (
     Column("Splats", "", ("units",), figures.count),
-    Column("Size", "of the file", ("bytes",), figures.size),
+    Column("Size", "of the first file", ("bytes",), figures.size),
     Column("Render", "of one view, median", ("latency_s", "median"), figures.seconds),
 )
 _TEST, _CLOSE = "quality", "quality_close"
@@ -169,9 +170,12 @@ def _worst(run: RunData, where: str) -> str | None:
 
 def _memory(runs: Sequence[RunData]) -> Table:
     """What the runs themselves took."""
-    asked = (("All stages", "seconds", figures.seconds), ("Peak memory", "peak_memory_bytes", figures.size))
-    lines = [Line(run.label, "", tuple(Cell(words(run.number(key))) for _, key, words in asked)) for run in runs]
-    return Table(tuple((head, "") for head, *_ in asked), tuple(lines))
+    heads = (("Time", "until the files were written"), ("Peak memory", "of the process"))
+    lines = []
+    for run in runs:
+        cells = Cell(figures.seconds(run.number("seconds"))), Cell(figures.size(run.number("peak_memory_bytes")))
+        lines.append(Line(run.label, "", cells))
+    return Table(heads, tuple(lines))
 
 
 def _protocol(runs: Sequence[RunData]) -> list[tuple[str, str]]:
@@ -184,14 +188,14 @@ def _protocol(runs: Sequence[RunData]) -> list[tuple[str, str]]:
 
 
 def _views(run: RunData) -> str | None:
-    counts = [run.number("views", key) for key in ("score", "test", "close", "width", "height")]
+    counts = [run.number("views", key) for key in ("score", "refine", "test", "close", "width", "height")]
     if any(count is None for count in counts):
         return None
-    score, test, close, width, height = (f"{count:.0f}" for count in counts)
+    score, refine, test, close, width, height = (f"{count:.0f}" for count in counts)
     source = {"orbit": "around the object", "room": "in the room"}.get(str(run.text("views", "source")))
     where = source or f"from {run.text('views', 'source') or 'an unnamed rig'}"
     return (
-        f"{score} to score and refine on, {test} held-out ones and {close} close-ups to judge by, {where}, "
+        f"{score} to score on, {refine} to refine on, {test} held-out ones and {close} close-ups to judge by, {where}, "
         f"{width} × {height} pixels; the truth is the input's own render"
     )
 
@@ -202,9 +206,12 @@ def _closeness(run: RunData) -> str | None:
 
 
 def _crops(run: RunData) -> Crops:
-    """The listed strips, encoded anew."""
-    found = listed_pictures(run.folder, run.metrics, "crops", _STRIPS)
-    return Crops(run.label, tuple(picture(path, _WIDE) for path in found))
+    """The strips of the worst views, encoded anew; the first ones where no PSNR tells which those are."""
+    found = listed_pictures(run.folder, run.metrics, "crops")
+    psnr = [math.inf if value is None else value for value in numbers(dig(run.metrics, "images", "psnr_db"))]
+    if len(psnr) == len(found):
+        found = [found[i] for i in sorted(range(len(found)), key=psnr.__getitem__)]
+    return Crops(run.label, tuple(picture(path, _WIDE) for path in found[:_STRIPS]))
 
 
 def _pages(run: RunData, folder: Path) -> list[str]:

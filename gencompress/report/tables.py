@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gencompress.report import figures
 from gencompress.report.charts import KINDS, depth_order, group_list
-from gencompress.report.data import RunData, budget_words, dig, keep_asked
+from gencompress.report.data import RunData, budget_words, dig, file_limit, keep_asked
 
 
 @dataclass(frozen=True)
@@ -226,6 +226,9 @@ def budget_reached(run: RunData) -> str:
     words, reached = budget_words(run.metrics), run.number("budget", "reached")
     if reached is None:
         return words
+    if file_limit(run.metrics) is not None:
+        amount = figures.size(reached) if run.text("budget", "metric") == "bytes" else figures.fixed(reached, 2, "dB")
+        return f"{words}, {amount} reached"
     dense = run.number("budget", "dense")
     base = run.number("budget", "prunable" if run.text("budget", "scope") == "prunable" else "dense")
     if reached > 1 and keep_asked(run.metrics) is not None and dense and base:

@@ -39,7 +39,7 @@ def metrics(keep: float) -> dict[str, Any]:
         "hardware": "Some CPU", "date": "2026-11-24", "threads": 1, "command": f"gencompress run budget.keep={keep}",
         "filter": {"not finite": 0, "invisible": 7, "flyaway": 3},
         "removal": {"deleted": 600, "merged": 150},
-        "views": {"score": 24, "test": 12, "close": 8, "width": 400, "height": 400, "source": "orbit"},
+        "views": {"score": 24, "refine": 100, "test": 12, "close": 8, "width": 400, "height": 400, "source": "orbit"},
         "dense": {"units": dense, "params": 14 * dense, "bytes": 56_000, **side},
         "pruned": {"units": units, "params": 14 * units, "bytes": 56 * units, **side},
         "peak_memory_bytes": 412_000_000, "seconds": 38.5,
@@ -97,8 +97,9 @@ def test_page_shows_the_figures_of_every_run(make_run: Callable[..., Path]) -> N
         "39.5 dB", "± 0.4", "0.9871", "33.2 dB", "−75 %", ".ply", ".sog", "13.0", "40.00 dB", "39.00 dB", "33.25 dB",
         "after deletion", "after merging", "after refinement", "as written", "37.75 dB", "36.50 dB", "39.88 dB",
         "invisible", "flyaway", "deleted", "600", "merged", "150", "Worst PSNR", "31.1 dB", "38.5 s", "412 MB",
-        "24 to score and refine on, 12 held-out ones and 8 close-ups", "around the object", "11 x 11 Gaussian window",
-        "0.25 of the prunable splats", "gencompress run budget.keep=0.5", "differences are shown 8 times as strong",
+        "24 to score on, 100 to refine on, 12 held-out ones and 8 close-ups", "around the object",
+        "11 x 11 Gaussian window", "0.25 of the prunable splats", "gencompress run budget.keep=0.5",
+        "differences are shown 8 times as strong",
     ):  # fmt: skip
         assert expected in text, expected
     assert "not finite" not in text, "a reason that no splat had is left out"
@@ -113,6 +114,18 @@ def test_pictures_are_shown_with_their_differences_and_worst_regions(make_run: C
     assert by_label == {"input": "", "keep 0.25": "28.1 dB", "keep 0.25, difference": ""}  # 20 log10(255 / 10)
     (strip,) = [image for image in page.all("img") if "region 1" in (image.get("alt") or "")]
     assert strip["width"] == "72" and strip["src"].startswith("data:image/png;base64,")
+
+
+def test_the_worst_views_have_their_regions_shown(make_run: Callable[..., Path]) -> None:
+    def change(m: dict[str, Any]) -> None:
+        m["images"]["crops"] = [f"eval/crop{i}.png" for i in range(9)]
+        m["images"]["psnr_db"] = [40, 30, 50, None, 20, 60, 45, 25, 35]
+
+    run = make_run(change=change)
+    for i in range(9):
+        Image.new("RGB", (30 + i, 10)).save(run / f"eval/crop{i}.png")
+    strips = [image for image in render(run)[1].all("img") if "region" in (image.get("alt") or "")]
+    assert [int(str(strip["width"])) - 30 for strip in strips] == [4, 7, 1, 8, 0, 6]
 
 
 def test_the_viewer_page_is_linked_if_it_is_there(make_run: Callable[..., Path]) -> None:
@@ -130,12 +143,12 @@ def test_no_link_leads_out_of_the_run_directory(make_run: Callable[..., Path], t
 
 
 def test_budgets_of_size_and_quality_have_words(make_run: Callable[..., Path]) -> None:
-    size = {"keep": None, "max_mb": 8, "min_psnr": None}
-    _, page = render(make_run(change=lambda m: m["budget"].update(size)))
-    assert "≤ 8 MB" in page.text and "size of the first file at most 8 MB" in page.text
-    quality = {"keep": None, "max_mb": None, "min_psnr": 35.5}
-    _, page = render(make_run(0.3, change=lambda m: m["budget"].update(quality)))
-    assert "≥ 35.5 dB" in page.text and "PSNR to the input's own renders at least 35.5 dB" in page.text
+    size = {"metric": "bytes", "max_mb": 8, "asked": 8_000_000, "reached": 7_950_000, "dense": 1000, "units": 400}
+    text = render(make_run(change=lambda m: m.update(budget=size)))[1].text.replace("\u00a0", " ")
+    assert "≤ 8 MB" in text and "size of the first file at most 8 MB, 7.95 MB reached" in text
+    quality = {"metric": "psnr", "min_psnr": 35.5, "asked": 35.5, "reached": 35.625, "dense": 1000, "units": 400}
+    text = render(make_run(0.3, change=lambda m: m.update(budget=quality)))[1].text.replace("\u00a0", " ")
+    assert "≥ 35.5 dB" in text and "PSNR to the input's own renders at least 35.5 dB, 35.62 dB reached" in text
 
 
 def test_whatever_was_not_recorded_is_left_out(make_run: Callable[..., Path]) -> None:
