@@ -108,7 +108,7 @@ def test_the_camera_path_goes_around_at_the_height_of_the_start(up: Up) -> None:
     assert len(keys["times"]) == len(places) == len(targets) == len(keys["values"]["fov"])
     assert places[0] == pytest.approx(made["cameras"][0]["initial"]["position"])
     assert np.ptp(places[:, 1]) < 1e-9 and places[0, 1] > targets[0, 1], "y is up for the viewer, and stays"
-    assert np.linalg.norm(places - targets, axis=1) == pytest.approx(2.8 * 2.0)
+    assert np.linalg.norm(places - targets, axis=1) == pytest.approx(3.1 * 2.0)
     assert (places - targets)[:, [0, 2]].mean(axis=0) == pytest.approx([0, 0], abs=1e-9)
     assert keys["times"] == sorted(keys["times"]) and keys["times"][-1] < track["duration"]
 
