@@ -19,7 +19,7 @@ from gencompress.formats.scene import Array, SplatScene
 from gencompress.formats.sog_bundle import META, Files, open_files, write_bundle, write_folder
 from gencompress.formats.sog_encode import encode
 from gencompress.formats.sog_meta import MAX_META, POSITION_STEPS, TAG, Meta, parse
-from gencompress.formats.sog_palette import look_up
+from gencompress.formats.sog_palette import MOST_PIXELS, look_up
 
 Bytes = NDArray[np.uint8]
 
@@ -80,7 +80,7 @@ class _Images:
         name = self._meta.images[property_name][index]
         data = self._files.read(name, self._meta.count * 8 + (16 << 20))
         width, height = webp.size_of(self._path, name, data)
-        if width * height > 2 * self._meta.count + (1 << 22):
+        if width * height > 2 * self._meta.count + MOST_PIXELS:
             raise FormatError(f"{self._path}: {name} has {width} x {height} pixels for {self._meta.count:,} splats")
         return webp.decode(self._path, name, data)
 

@@ -88,7 +88,7 @@ class _Bundle:
             )
         try:
             return self._zip.read(info)
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError) as error:
             raise FormatError(f"{self._path}: {name} is damaged: {error}") from error
 
     def _find(self, name: str) -> zipfile.ZipInfo:
@@ -139,5 +139,5 @@ def _open_zip(path: Path, file: BinaryIO) -> zipfile.ZipFile:
         raise FormatError(f"{path}: the bundle has too many members: a scene has 6 to 8")
     try:
         return zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise FormatError(f"{path}: damaged bundle: {error}") from error

@@ -82,7 +82,7 @@ def parse(path: Path, data: bytes) -> Meta:
     """The checked content of a meta.json. FormatError names the field that is missing or wrong."""
     fields = _Fields(path, "", parse_json(path, data, META))
     version = fields.get("version", None)
-    if version not in (None, 1, 2):
+    if version is not None and (type(version) is not int or version not in (1, 2)):
         raise FormatError(f"{path}: {META} is of version {version!r}; 1 and 2 are read")
     means = fields.part("means")
     count = fields.integer("count") if version == 2 else means.shape()

@@ -17,6 +17,7 @@ Bytes = NDArray[np.uint8]
 CODING = 0.25  # error of a number of the palette in units of that of the palette itself
 _SAMPLE = 1 << 14  # splats by which the latter is estimated
 PER_ROW = 64  # entries in a row of the image; each takes a pixel per coefficient
+MOST_PIXELS = MAX_PALETTE * 15
 DEGREES = {3: 1, 8: 2, 15: 3}  # coefficients of a channel -> degree
 
 
