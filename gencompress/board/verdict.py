@@ -66,13 +66,13 @@ def _of_seeds(comparison: Comparison, scope: str) -> str:
 def _amount(d: Difference) -> str:
     """Such as "PSNR by 1.32 dB [0.90, 1.75]"."""
     low, high = sorted((abs(d.gain.low), abs(d.gain.high)))
-    unit = f" {d.measure.unit}" if d.measure.unit == "dB" else ""
+    unit = f" {d.measure.unit}" if d.measure.unit.endswith("dB") else ""
     return f"{_name(d)} by {d.measure.words(abs(d.gain.mean))}{unit} [{d.measure.words(low)}, {d.measure.words(high)}]"
 
 
 def _interval(d: Difference) -> str:
     """Such as "PSNR -0.11 dB [-0.40, +0.20]"."""
-    unit = f" {d.measure.unit}" if d.measure.unit == "dB" else ""
+    unit = f" {d.measure.unit}" if d.measure.unit.endswith("dB") else ""
     return f"{_name(d)} {signed(d, d.gain.mean)}{unit} [{signed(d, d.gain.low)}, {signed(d, d.gain.high)}]"
 
 
