@@ -29,6 +29,7 @@ from gencompress.kernels.simd import (
     load,
     maximum,
     minimum,
+    prefetch,
     select,
     square_root,
     store,
@@ -45,6 +46,7 @@ PITCH = TILE_WIDTH + LANES
 PLANE = TILE_HEIGHT * PITCH
 BLOCK, BLOCKS = LANES, TILE_WIDTH // LANES  # pixels along a block of a tile, blocks along a line
 _EVERY_LINE = sum(1 << (BLOCKS * i) for i in range(TILE_HEIGHT // BLOCK))
+AHEAD = 8  # splats that memory is asked for in advance: they lie anywhere, and waiting costs half of the time
 REFRESH = 32  # splats after which a tile is looked at for blocks that are finished
 CENTRE, PEAK, FIRST, LAST = range(0, 4 * TILE_HEIGHT, TILE_HEIGHT)  # parts of the rows' geometry
 
@@ -128,6 +130,14 @@ def blocks_of(rows: Floats, n: int, x0: int, y0: int) -> int:
 
 
 @inline
+def fetch(rows: Floats, features: Floats, splats: Ints, i: int) -> None:
+    """Ask for what will be read of a splat a little behind splat `i` of a list."""
+    ahead = splats[min(i + AHEAD, len(splats) - 1)]
+    prefetch(rows, ahead)
+    prefetch(features, ahead)
+
+
+@inline
 def blend(rows: Floats, features: Floats, splats: Ints, x0: int, y0: int, state: Floats, geometry: Floats) -> None:
     """Blend the listed splats into the opened tile at (x0, y0)."""
     channels, unfinished = features.shape[1], 0
@@ -136,6 +146,7 @@ def blend(rows: Floats, features: Floats, splats: Ints, x0: int, y0: int, state:
             unfinished = open_blocks(state)
             if unfinished == 0:
                 break
+        fetch(rows, features, splats, i)
         n = splats[i]
         if blocks_of(rows, n, x0, y0) & unfinished == 0:
             continue

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from gencompress.kernels.blending import (
+    AHEAD,
     ALPHA_MAX,
     CENTRE,
     FIRST,
@@ -26,6 +27,7 @@ from gencompress.kernels.blending import (
     REFRESH,
     blocks_of,
     cover,
+    fetch,
     fill_geometry,
     lines_of,
     open_blocks,
@@ -33,8 +35,28 @@ from gencompress.kernels.blending import (
 )
 from gencompress.kernels.compiled import Floats, Ints, Longs, inline, jit
 from gencompress.kernels.projection import MEAN_Y, NARROW, SHARP, SLOPE
-from gencompress.kernels.projection_gradient import ABS_X, ABS_Y, G_T, G_TT, G_TY, G_Y, G_YY, HEAD, G
-from gencompress.kernels.simd import LANES, absolute, broadcast, lane_numbers, load, select, store, total
+from gencompress.kernels.projection_gradient import (
+    ABS_X,
+    ABS_Y,
+    G_T,
+    G_TT,
+    G_TY,
+    G_Y,
+    G_YY,
+    HEAD,
+    G,
+)
+from gencompress.kernels.simd import (
+    LANES,
+    absolute,
+    broadcast,
+    lane_numbers,
+    load,
+    prefetch,
+    select,
+    store,
+    total,
+)
 from gencompress.kernels.tiles import TILE_HEIGHT, TILE_WIDTH
 
 _REST = 1  # plane of the state; the planes behind it hold the gradient of the pixel
@@ -70,6 +92,8 @@ def _pull(
             unfinished = open_blocks(state)
             if unfinished == 0:
                 break
+        fetch(rows, features, splats, i)
+        prefetch(gradients, slots[min(i + AHEAD, len(splats) - 1)])
         n = splats[i]
         if blocks_of(rows, n, x0, y0) & unfinished == 0:
             continue

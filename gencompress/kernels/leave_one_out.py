@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencompress.kernels.blending import (
+    AHEAD,
     CENTRE,
     FIRST,
     HALF_LOG2_E,
@@ -29,6 +30,7 @@ from gencompress.kernels.blending import (
     blend,
     blocks_of,
     cover,
+    fetch,
     fill_geometry,
     lines_of,
     open_blocks,
@@ -44,6 +46,7 @@ from gencompress.kernels.simd import (
     largest,
     load,
     maximum,
+    prefetch,
     select,
     store,
     total,
@@ -91,6 +94,8 @@ def _score(
             unfinished = open_blocks(state)
             if unfinished == 0:
                 break
+        fetch(rows, features, splats, i)
+        prefetch(scores, slots[min(i + AHEAD, len(splats) - 1)])
         n = splats[i]
         if blocks_of(rows, n, x0, y0) & unfinished == 0:
             continue

@@ -169,6 +169,27 @@ def store(typing: Any, array: Any, index: Any, lanes: Any) -> Any:
 
 
 @intrinsic
+def prefetch(typing: Any, array: Any, row: Any) -> Any:
+    """Ask for the cache line in which ``array[row]`` of a contiguous fp32 array begins, to be read soon."""
+
+    def emit(context: Any, builder: Any, signature: Any, operands: Any) -> Any:
+        layout = signature.args[0]
+        array = context.make_array(layout)(context, builder, operands[0])
+        index = context.cast(builder, operands[1], signature.args[1], types.intp)
+        stride = builder.extract_value(array.strides, 0)
+        place = builder.add(builder.ptrtoint(array.data, ir.IntType(64)), builder.mul(index, stride))
+        byte = ir.IntType(8).as_pointer()
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        numbers = [ir.Constant(number, n) for n in (0, 3, 1)]  # for reading, into all caches, data
+        builder.call(function, [builder.inttoptr(place, byte), *numbers])
+        return context.get_dummy_value()
+
+    return types.void(array, row), emit
+
+
+@intrinsic
 def select(typing: Any, mask: Any, yes: Any, no: Any) -> Any:
     """`yes` where the mask holds, else `no`."""
 
