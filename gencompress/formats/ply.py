@@ -45,15 +45,17 @@ def read_ply(path: Path) -> SplatScene:
     scene = {field: np.empty((len(rows), len(columns)), np.float32) for field, columns in _FIELDS.items()}
     extra = {name: np.empty(len(rows), rows.dtype[name].newbyteorder("=")) for name in others}
     mapped = _mapped_rest(rows, rest)
-    sh_rest = np.empty((len(rows), len(rest) // 3, 3), np.float32) if mapped is None else mapped
-    by_coefficient = np.arange(len(rest)).reshape(3, -1).T  # the file has all of red first, then green, then blue
+    k = len(rest) // 3
+    sh_rest = np.empty((len(rows), k, 3), np.float32) if mapped is None else mapped
     for part, chunk in _chunks(path, rows):
         for field, columns in _FIELDS.items():
             scene[field][part] = _FINITE.get(field, np.asarray)(_floats(chunk, columns))
         for name in others:
             extra[name][part] = chunk[name]
-        if mapped is None and rest:
-            np.take(_floats(chunk, rest), by_coefficient, axis=1, out=sh_rest[part], mode="clip")
+        if mapped is None:
+            harmonics = _floats(chunk, rest)
+            for channel in range(3):  # the file has all of red first, then green, then blue
+                sh_rest[part, :, channel] = harmonics[:, channel * k : (channel + 1) * k]
     if all(name in extra and not extra[name].any() for name in _NORMALS):  # what trainers write for "no normals"
         extra = {name: column for name, column in extra.items() if name not in _NORMALS}
     return SplatScene(
