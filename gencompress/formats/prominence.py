@@ -14,8 +14,8 @@ _FLOOR = 0.05  # of the mean: no splat counts for nothing
 
 def view_distances(scene: SplatScene) -> NDArray[np.float64]:
     """Square of the distance [N] from which a splat is typically seen: that of the middle of the scene, but farther."""
-    middle = np.median(scene.means, axis=0)
-    squares = ((scene.means - middle) ** 2).sum(1, dtype=np.float64)
+    means = scene.means.astype(np.float64)
+    squares = ((means - np.median(means, axis=0)) ** 2).sum(1)
     return np.maximum(squares + np.median(squares), 1e-30)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from tests.hostile.corpus_ply import Case
@@ -41,6 +42,12 @@ def webp(width: int, height: int, colour: tuple[int, ...] = (0, 0, 0, 255), **op
     file = io.BytesIO()
     mode = "RGBA" if len(colour) == 4 else "RGB"
     Image.new(mode, (width, height), colour).save(file, "WEBP", **{"lossless": True, "exact": True} | options)
+    return file.getvalue()
+
+
+def webp_of(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "WEBP", lossless=True, exact=True)
     return file.getvalue()
 
 
