@@ -35,28 +35,8 @@ from gencompress.kernels.blending import (
 )
 from gencompress.kernels.compiled import Floats, Ints, Longs, inline, jit
 from gencompress.kernels.projection import MEAN_Y, NARROW, SHARP, SLOPE
-from gencompress.kernels.projection_gradient import (
-    ABS_X,
-    ABS_Y,
-    G_T,
-    G_TT,
-    G_TY,
-    G_Y,
-    G_YY,
-    HEAD,
-    G,
-)
-from gencompress.kernels.simd import (
-    LANES,
-    absolute,
-    broadcast,
-    lane_numbers,
-    load,
-    prefetch,
-    select,
-    store,
-    total,
-)
+from gencompress.kernels.projection_gradient import ABS_X, ABS_Y, G_T, G_TT, G_TY, G_Y, G_YY, HEAD, G
+from gencompress.kernels.simd import LANES, absolute, broadcast, lane_numbers, load, prefetch, select, store, total
 from gencompress.kernels.tiles import TILE_HEIGHT, TILE_WIDTH
 
 _REST = 1  # plane of the state; the planes behind it hold the gradient of the pixel

@@ -29,6 +29,8 @@ MEAN_X, MEAN_Y, SLOPE, SHARP, NARROW, LOG_OPACITY, ASPECT, HALF_HEIGHT = range(R
 EPS2D = 0.3  # px^2
 NEAR, FAR = 0.01, 1e10
 ALPHA_MIN = 1 / 255
+_FARTHEST = 1e18  # px; the squares of larger ellipses do not fit fp32
+_DENSEST = 1e9  # opacity; alpha is cut off far below
 # a camera as a row of numbers: rotation (9), translation (3), fx, fy, cx, cy, centre (3), limits of x/z and y/z (4)
 CAMERA = 23
 
@@ -202,15 +204,15 @@ def project(
         blurred = det + EPS2D * (xx + yy) + EPS2D * EPS2D
         xx += EPS2D
         yy += EPS2D
-        opacity = np.float64(opacities[n]) * gates[n]
+        opacity = min(np.float64(opacities[n]) * gates[n], _DENSEST)
         if antialiased:
             opacity *= math.sqrt(det / blurred)
-        if not opacity >= ALPHA_MIN or not blurred < np.inf:
+        if not opacity >= ALPHA_MIN:
             continue
         mean_x, mean_y = camera[12] * c[0] / c[2] + camera[14], camera[13] * c[1] / c[2] + camera[15]
         reach = math.sqrt(2 * math.log(opacity / ALPHA_MIN))  # standard deviations to where alpha is 1/255
         half_x, half_y = reach * math.sqrt(xx), reach * math.sqrt(yy)
-        if misses(mean_x, half_x, width) or misses(mean_y, half_y, height):
+        if not max(half_x, half_y) < _FARTHEST or misses(mean_x, half_x, width) or misses(mean_y, half_y, height):
             continue
         depths[n] = c[2]
         rows[n, MEAN_X] = mean_x

@@ -254,6 +254,26 @@ def test_huge_finite_numbers_are_no_infinity():
     assert bool(torch.isfinite(replace(world, colors=colors, opacities=world.opacities * 0.5).render().alpha).all())
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_extreme_finite_numbers_neither_crash_nor_make_nan(seed):
+    """Every number of every splat from denormal to the largest fp32, as damaged files hold them."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def extreme(t: Tensor) -> Tensor:
+        exponents = torch.empty(t.shape).uniform_(-44, 38.5, generator=generator)
+        signs = torch.rand(t.shape, generator=generator).sub(0.5).sign()
+        hit = torch.rand(t.shape, generator=generator) < 0.4
+        return torch.where(hit, (signs * 10.0**exponents).clamp(-3e38, 3e38), t)
+
+    world = make(count=200, antialiased=seed % 2 == 1)
+    wild = world.map(lambda t: t if t is world.colors else extreme(t))
+    render, scores = wild.render(), wild.contributions()
+    assert all(bool(torch.isfinite(t).all()) for t in (render.image, render.alpha, render.depth, scores.leave_one_out))
+    leaves = wild.map(lambda t: t.clone().requires_grad_())
+    leaves.render().image.sum().backward()
+    assert bool(torch.isfinite(leaves.colors.grad).all())
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
