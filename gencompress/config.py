@@ -277,7 +277,7 @@ class RigConfig:
 
 @dataclass
 class MergeConfig:
-    """Pairs of splats replaced by one, where that costs less than deleting."""
+    """Pairs of splats replaced by one, where that costs less than deleting; with criterion=leave_one_out."""
 
     pairs: bool = option(True, "merge at all")
     neighbours: int = option(12, "candidates for the partner of every splat", least=1, most=64)
@@ -346,7 +346,7 @@ class RunConfig:
 
     dir: str | None = option(None, "run directory; null is named after the overrides, under runs/", free=True)
     seed: int = option(0, "of everything that no other seed governs", least=0)
-    threads: int = option(0, "CPU threads of torch and numba; 0 leaves their own choice", least=0, free=True)
+    threads: int = option(0, "CPU threads of torch and the kernels; 0 leaves torch its own choice", least=0, free=True)
     quiet: bool = option(False, "say nothing but errors", free=True)
     tracker: str = option(
         "none", "sends figures there too; trackio keeps them on this machine",
@@ -493,8 +493,16 @@ def _check_splats(config: Config) -> None:
         raise ConfigError(f"export.formats={formats}: name one format or more, each once")
     if formats[0] == "html":
         raise ConfigError("export.formats: the first one is measured, and html is a page: name another one before it")
+    if config.merge.neighbours != MergeConfig().neighbours and not merging(config):
+        why = "merge.pairs=false" if not config.merge.pairs else f"criterion={config.criterion.name} predicts no errors"
+        raise ConfigError(f"merge.neighbours={config.merge.neighbours}: nothing is merged, as {why}")
     if config.budget.uniform or config.budget.scope != "prunable" or config.budget.round_to is not None:
         raise ConfigError("budget.uniform, scope and round_to mean nothing for splats, which are all alike")
+
+
+def merging(config: Config) -> bool:
+    """Whether a run of splats merges pairs: only predicted errors tell where that costs less than deleting."""
+    return config.merge.pairs and isinstance(config.criterion, LeaveOneOutCriterion)
 
 
 def refuse_targets(options: Any, where: str = "") -> None:

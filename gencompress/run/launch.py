@@ -104,16 +104,15 @@ def action(name: str, config: Config) -> Callable[..., Any]:
 
 
 def set_threads(threads: int) -> None:
-    """Let torch, numba and their libraries use that many CPU threads, whether they are imported already or later."""
+    """Let torch, its libraries and the splat kernels, which ask torch, use that many CPU threads.
+
+    Whether they are imported already or later.
+    """
     if threads == 0:
         return
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[variable] = str(threads)
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
-    if "numba" in sys.modules:
-        numba = sys.modules["numba"]
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

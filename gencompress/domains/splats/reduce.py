@@ -120,7 +120,7 @@ def _shared_rounds(state: Reduced, units: int, count: int, ratio: float) -> int:
 def recorded(state: Reduced) -> dict[str, Tensor]:
     """All that is needed to come to `state` again from the source splats."""
     arrays = {**vars(state.merges), "gone": state.gone, "spared": state.spared}
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {name: torch.tensor(array) for name, array in arrays.items()}
 
 
 def resumed(splats: Splats, tensors: Mapping[str, Tensor], rounds: Sequence[dict[str, float]]) -> Reduced:

@@ -23,10 +23,10 @@ from gencompress.kernels import rasterize
 from gencompress.kernels.splats import Splats
 
 # Step sizes at the start, where the renders are off by `RATES_AT` (root mean square): what is wrong by half needs steps
-# half as large. Those of the means are in units of the splat's mean standard deviation; harmonics above the constant
-# one are seen from few directions each and move more slowly.
-RATES = {"means": 0.012, "quats": 0.004, "log_scales": 0.008, "logits": 0.02, "sh0": 0.008, "sh_rest": 0.0004}
-RATES_AT = 0.01
+# half as large; beyond `RATES_MOST` they do not grow. Those of the means are in units of the splat's mean standard
+# deviation; harmonics above the constant one are seen from few directions each and move more slowly.
+RATES = {"means": 0.004, "quats": 0.0013, "log_scales": 0.012, "logits": 0.02, "sh0": 0.008, "sh_rest": 0.0004}
+RATES_AT, RATES_MOST = 0.01, 0.015
 LAST_RATE = 0.05  # of the first, reached along a cosine
 CHECK_EVERY = 50  # steps between states that a broken step falls back to
 MOST_ROLLBACKS = 3
@@ -61,7 +61,8 @@ def refine(
         RunError: the checkpoint is of another scene.
         Interrupted: a stop was asked for; the step in progress was finished and checkpointed.
     """
-    trainer = _Trainer.of(splats, options, rate=options.lr * distance(splats, cameras, targets) / RATES_AT)
+    off = distance(splats, cameras, targets)
+    trainer = _Trainer.of(splats, options, options.lr * min(off, RATES_MOST) / RATES_AT)
     saved = ctx.load_checkpoint()
     if saved is not None:
         trainer.load_(saved.tensors, saved.meta)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -39,7 +38,7 @@ def place_cameras(ctx: StageContext, dense: Dense, config: options.Config) -> No
     for name, cameras in zip(_PARTS, (rig.scoring, rig.test, rig.close, practice), strict=True):
         sizes[name] = [cameras.width, cameras.height]
         for key in ("viewmats", "Ks"):
-            tensors[f"{name}.{key}"] = torch.from_numpy(np.ascontiguousarray(getattr(cameras, key)))
+            tensors[f"{name}.{key}"] = torch.tensor(getattr(cameras, key))
     save_file(tensors, ctx.dir / _CAMERAS, {"kind": rig.kind, "sizes": json.dumps(sizes)})
 
 
@@ -84,7 +83,7 @@ def make_plan(ctx: StageContext, dense: Dense, scores: Path, budget: dict[str, A
         removal = road.highest(load_file(scores / _SCORES), budget["units"])
     kept = torch.from_numpy(removal.kept)
     write_text(ctx.dir / "plan.json", groups.plan_of(dense.scene, kept, budget, vars(config.criterion)).to_json())
-    save_file({name: torch.from_numpy(array) for name, array in vars(removal.merges).items()}, ctx.dir / _MERGES)
+    save_file({name: torch.tensor(array) for name, array in vars(removal.merges).items()}, ctx.dir / _MERGES)
 
 
 def read_plan(folder: Path) -> tuple[Plan, Merges]:
