@@ -52,8 +52,10 @@ def save_pictures(folder: Path, truths: tuple[Tensor, Tensor], results: tuple[Te
 def _crops(sheets: list[Tensor], error: Tensor) -> Tensor:
     """The region of the largest squared error in all `sheets`, side by side and enlarged [3, H', W']."""
     size = [max(1, side // _PART) for side in error.shape[1:]]
-    blurred = F.avg_pool2d(error.square().sum(0)[None, None], size, stride=1)[0, 0]
-    y, x = divmod(int(blurred.argmax()), blurred.shape[1])
+    h, w = size
+    table = F.pad(error.double().square().sum(0).cumsum(0).cumsum(1), (1, 0, 1, 0))  # of sums over all corners
+    sums = table[h:, w:] - table[:-h, w:] - table[h:, :-w] + table[:-h, :-w]
+    y, x = divmod(int(sums.argmax()), sums.shape[1])
     crops = [sheet[:, y : y + size[0], x : x + size[1]] for sheet in sheets]
     return torch.cat(crops, dim=2).repeat_interleave(_ENLARGED, dim=1).repeat_interleave(_ENLARGED, dim=2)
 
