@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -99,7 +100,7 @@ def _make_run(
     groups = {f"block.{i}": {"size": 256, "keep": f"0-{int(256 * keep)}"} for i in range(120)}
     (run / "plan/plan.json").write_text(json.dumps({"source": {"weights": "ab" * 32}, "groups": groups}, indent=1))
     for i, pixels in enumerate(dense):
-        noise = generator.normal(0, 60 * (1 - keep), pixels.shape)
+        noise = generator.normal(0, 15 * (1 - keep), pixels.shape)
         Image.fromarray(pixels).save(run / f"eval/dense/{i:03d}.png")
         Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8)).save(run / f"eval/pruned/{i:03d}.png")
     text = json.dumps(_metrics(method, keep, generator))
@@ -143,7 +144,10 @@ def browse(page: Path) -> dict[str, float]:
     options = webdriver.ChromeOptions()
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000"):
         options.add_argument(flag)
-    with webdriver.Chrome(options=options) as driver:
+    driver_path = shutil.which("chromedriver")  # the system's, else selenium looks for one on the network
+    service = webdriver.ChromeService(driver_path) if driver_path else None
+    with webdriver.Chrome(options=options, service=service) as driver:
+        driver.set_script_timeout(120)
         driver.get(page.as_uri())
         entry = "const n = performance.getEntriesByType('navigation')[0]; return n.domComplete"
         found = {"load": float(driver.execute_script(entry))}
