@@ -33,18 +33,23 @@ def kmeans(points: Floats, k: int, seed: int = 0) -> Clusters:
     """Clusters that make the sum of squared distances small; the same for any number of threads.
 
     Args:
-        points: [N, D], finite; a memory map is read in pieces. Of more than `TRAINING`, a sample is fitted.
+        points: [N, ...], D finite numbers each; a memory map is read in pieces. Of more than `TRAINING`, a sample is
+            fitted.
         k: centroids wanted; at most N are made.
         seed: of the sample, of the first centroids and of the hyperplanes.
     """
     rng = np.random.default_rng(seed)
     if len(points) <= TRAINING:
-        return _fit(np.ascontiguousarray(points, np.float32), min(k, len(points)), rng)
+        return _fit(_rows(points), min(k, len(points)), rng)
     sample = np.sort(rng.choice(len(points), TRAINING, replace=False))
-    centroids = _fit(np.ascontiguousarray(points[sample], np.float32), k, rng).centroids
+    centroids = _fit(_rows(points[sample]), k, rng).centroids
     parts = (points[start : start + TRAINING] for start in range(0, len(points), TRAINING))
-    labels = [_nearest(np.ascontiguousarray(part, np.float32), centroids, rng) for part in parts]
+    labels = [_nearest(_rows(part), centroids, rng) for part in parts]
     return Clusters(centroids, np.concatenate(labels))
+
+
+def _rows(points: Floats) -> Floats:
+    return np.ascontiguousarray(points, np.float32).reshape(len(points), -1)
 
 
 def _fit(points: Floats, k: int, rng: np.random.Generator) -> Clusters:

@@ -39,7 +39,7 @@ def fit_palette(sh_rest: Array, order: NDArray[np.intp]) -> Palette:
     from gencompress.formats.kmeans import kmeans
 
     count, coefficients, _ = sh_rest.shape
-    clusters = kmeans(sh_rest.reshape(count, -1), min(MAX_PALETTE, 1024 << (count // 2048).bit_length()))
+    clusters = kmeans(sh_rest, min(MAX_PALETTE, 1024 << (count // 2048).bit_length()))
     used, first, place = np.unique(clusters.labels[order], return_index=True, return_inverse=True)
     by_use = np.argsort(first)
     centroids, labels = clusters.centroids[used[by_use]], np.argsort(by_use)[place]

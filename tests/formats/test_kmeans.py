@@ -102,3 +102,10 @@ def test_more_points_than_are_fitted(monkeypatch):
     centroids, labels = kmeans(points, 1024)
     assert len(labels) == 15000
     assert error(points, centroids, labels) < 1.02 * error(points, centroids, brute(points, centroids))
+
+
+def test_points_of_any_shape():
+    """As harmonics of a mapped file are: not contiguous, channel by channel."""
+    points = mixture(2000, 24).reshape(-1, 3, 8).transpose(0, 2, 1)
+    flat = np.ascontiguousarray(points).reshape(-1, 24)
+    np.testing.assert_array_equal(kmeans(points, 300).labels, kmeans(flat, 300).labels)
