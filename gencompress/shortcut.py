@@ -106,6 +106,8 @@ def _output(path: Path) -> Output:
 
 def _refuse(source: Path, outputs: Sequence[Output], force: bool) -> None:
     """RunError for what must not be overwritten, before anything is computed; ConfigError for a name given twice."""
+    from gencompress.run.atomic import refuse_occupied
+
     paths = [os.path.realpath(output.path) for output in outputs]
     if len(set(paths)) < len(paths):
         raise ConfigError("the same OUT is given twice")
@@ -116,8 +118,7 @@ def _refuse(source: Path, outputs: Sequence[Output], force: bool) -> None:
         if not path.parent.is_dir():
             raise RunError(f"{path}: there is no folder {path.parent}")
         if output.kind == _FOLDER:
-            if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-                raise RunError(f"{path} already exists: name another folder, or remove this one first")
+            refuse_occupied(path)
         elif path.is_dir():
             raise RunError(f"{path} is a folder: name a file")
         elif path.exists() and not force:
@@ -168,7 +169,7 @@ def _prune(options: argparse.Namespace, outputs: Sequence[Output]) -> None:
     metrics = json.loads((path / "eval" / "metrics.json").read_text(encoding="utf-8"))
     files = {file["format"]: file for file in metrics["files"]}
     for output in outputs:
-        _copied(output, {kind: path / file["path"] for kind, file in files.items()})
+        _copied(output, {kind: path / file["path"] for kind, file in files.items()}, options.up or "auto")
         print(_line(output.path, metrics["pruned"]["units"], metrics["dense"]["units"], files.get(output.kind)))
     if options.run:
         print(f"report: {path / 'report' / 'report.html'}")
@@ -192,7 +193,7 @@ def _overrides(options: argparse.Namespace, outputs: Sequence[Output], folder: P
     return words
 
 
-def _copied(output: Output, exported: dict[str, Path]) -> None:
+def _copied(output: Output, exported: dict[str, Path], up: Up) -> None:
     """Put an exported file in its place; a folder is made of the exported .sog."""
     from gencompress.formats import read_scene
     from gencompress.run.atomic import write_file
@@ -200,7 +201,7 @@ def _copied(output: Output, exported: dict[str, Path]) -> None:
 
     if output.kind == _FOLDER:
         sog = exported["sog"]
-        write_folder(output.path, read_scene(sog), title=output.path.name, sog=sog.read_bytes())
+        write_folder(output.path, read_scene(sog), title=sog.stem, up=up, sog=sog.read_bytes())
         return
     source = exported[output.kind]
     write: Callable[[Path], object] = lambda temporary: shutil.copyfile(source, temporary)  # noqa: E731

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,8 +42,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path]]:
         files = []
         for i, kind in enumerate(config.export.formats):
             file = path / "export" / f"cat.{kind}"
-            if kind in ("html", "sog"):
-                file.write_bytes(kind.encode())
+            if kind == "html":
+                file.write_bytes(b"a page")
             else:
                 write_scene(file, left)
             figures = {} if kind == "html" else {"psnr_db": 40.0 - i, "ssim": 0.99, "psnr_close_db": 33.0}
@@ -179,13 +180,14 @@ def test_what_was_exported_is_put_in_place_and_told(
     scene: Path, runs: list[tuple[Config, Path]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = scene.parent
-    assert run_command(["splat", "cat.ply", "out.html", "small.spz", "--keep", "0.5"]) == 0
+    assert run_command(["splat", "cat.ply", "out.html", "small.spz", "site", "--keep", "0.5"]) == 0
     assert runs[0][0].export.formats == ["sog", "html", "spz"], "a page is not measured, so what it holds comes first"
-    assert (folder / "out.html").read_bytes() == b"html" and len(read_scene(folder / "small.spz")) == 40
-    page, spz = capsys.readouterr().out.splitlines()
-    assert page.startswith("out.html") and page.endswith("40 of 80 splats")
+    assert (folder / "out.html").read_bytes() == b"a page" and len(read_scene(folder / "small.spz")) == 40
+    assert len(read_scene(folder / "site/scene.sog")) == 40
+    page, spz, site = capsys.readouterr().out.splitlines()
+    assert page.startswith("out.html") and page.endswith("40 of 80 splats") and site.startswith("site")
     assert spz.endswith("40 of 80 splats  PSNR 38.00 dB  SSIM 0.9900  close-ups 33.00 dB")
-    assert names(folder) == {"cat.ply", "out.html", "small.spz"}, "the working folder is gone"
+    assert names(folder) == {"cat.ply", "out.html", "small.spz", "site"}, "the working folder is gone"
 
 
 def test_a_run_directory_is_kept_when_asked_for(
@@ -204,6 +206,21 @@ def test_an_interrupted_run_stays_to_be_resumed(scene: Path, monkeypatch: pytest
     monkeypatch.setattr(launch, "execute", stop)
     assert run_command(["splat", "cat.ply", "out.ply", "--keep", "0.5"]) == 75
     assert names(scene.parent) == {"cat.ply", "out.ply.run"}
+
+
+def test_the_recipe_does_what_is_asked(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    still = synthetic(120, degree=0, logits=np.full(120, 3, np.float32), log_scales=np.full((120, 3), -1, np.float32))
+    write_scene(scene.parent / "still.ply", still)
+    options = ["--count", "60", "--views", "2", "--no-refine", "--threads", "1"]
+    assert run_command(["splat", "still.ply", "out.sog", "out.html", *options]) == 0
+    assert len(read_scene(scene.parent / "out.sog")) == 60
+    sog, page = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"out\.sog  0\.\d\d MB  60 of 120 splats  PSNR \d\d\.\d\d dB  SSIM 0\.\d{4}  close-ups .* dB", sog
+    )
+    held = base64.b64encode((scene.parent / "out.sog").read_bytes()).decode()
+    assert page.endswith("60 of 120 splats") and held in (scene.parent / "out.html").read_text()
+    assert names(scene.parent) == {"cat.ply", "still.ply", "out.sog", "out.html"}
 
 
 def test_help_imports_nothing_heavy() -> None:
