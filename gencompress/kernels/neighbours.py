@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 _CHUNK = 1 << 16
 _DUPLICATE = 1e-9  # distance relative to the largest one, below which two points are the same
-_WIDTH_NEIGHBOUR = 7  # Zelnik-Manor and Perona, NIPS 2004: the local width is the distance to the 7th neighbour
+_WIDTH_NEIGHBOUR = 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,18 +77,16 @@ def _spread(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 class RandomWalk:
-    """The operator P = D^-1 W of the union-symmetrised graph with self-tuning weights.
-
-    ``w_ij = exp(-d_ij^2 / (s_i s_j))`` if i is a neighbour of j or j one of i, with s the distance to the 7th
-    neighbour; duplicates have weight 1.
+    """The operator P = D^-1 W of the graph with `self_tuning_weights`, in which i and j are joined if one of them is
+    among the neighbours of the other.
     """
 
     def __init__(self, neighbours: Neighbours) -> None:
-        index, distance = neighbours.index, neighbours.distance
+        index = neighbours.index
         n, k = index.shape
         if k == 0:
             raise ValueError("a random walk needs at least two points")
-        weights = _self_tuning(index, distance)
+        weights = self_tuning_weights(neighbours)
         starts = np.arange(0, n * k + 1, k, dtype=np.int32 if n * k < 2**31 else np.int64)
         mutual = _mutual(index)
         flat = index.reshape(-1)
@@ -108,7 +106,14 @@ class RandomWalk:
         return np.asarray(self._out @ signal + self._back @ signal, np.float32)
 
 
-def _self_tuning(index: NDArray[np.int32], distance: NDArray[np.float32]) -> NDArray[np.float32]:
+def self_tuning_weights(neighbours: Neighbours) -> NDArray[np.float32]:
+    """``w_ij = exp(-d_ij^2 / (s_i s_j))`` in [0, 1] of every point and its neighbours [N, k].
+
+    s is the distance to the 7th neighbour (Zelnik-Manor and Perona, NIPS 2004); duplicates have weight 1.
+    """
+    index, distance = neighbours.index, neighbours.distance
+    if not distance.size:
+        return np.zeros_like(distance)
     width = distance[:, min(_WIDTH_NEIGHBOUR, distance.shape[1]) - 1]
     tiny = _DUPLICATE * float(distance.max())
     weights = np.empty_like(distance)
