@@ -31,8 +31,8 @@ NEAR, FAR = 0.01, 1e10
 ALPHA_MIN = 1 / 255
 _FARTHEST = 1e18  # px; the squares of larger ellipses do not fit fp32
 _DENSEST = 1e9  # opacity; alpha is cut off far below
-# a camera as a row of numbers: rotation (9), translation (3), fx, fy, cx, cy, centre (3), limits of x/z and y/z (4)
-CAMERA = 23
+# a camera as a row of numbers: rotation, translation, intrinsics, centre, limits of x/z and of y/z for the Jacobian
+TRANSLATION, FX, FY, CX, CY, POSITION, X_LOW, X_HIGH, Y_LOW, Y_HIGH = 9, 12, 13, 14, 15, 16, 19, 20, 21, 22
 
 
 def camera_row(viewmat: NDArray[np.float64], K: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
@@ -69,18 +69,18 @@ def in_camera(means: Floats, n: int, camera: Camera) -> Vector:
     """Centre `n` in camera space."""
     x, y, z = np.float64(means[n, 0]), np.float64(means[n, 1]), np.float64(means[n, 2])
     return (
-        camera[0] * x + camera[1] * y + camera[2] * z + camera[9],
-        camera[3] * x + camera[4] * y + camera[5] * z + camera[10],
-        camera[6] * x + camera[7] * y + camera[8] * z + camera[11],
+        camera[0] * x + camera[1] * y + camera[2] * z + camera[TRANSLATION],
+        camera[3] * x + camera[4] * y + camera[5] * z + camera[TRANSLATION + 1],
+        camera[6] * x + camera[7] * y + camera[8] * z + camera[TRANSLATION + 2],
     )
 
 
 @inline
 def jacobian(c: Vector, camera: Camera) -> tuple[float, float, float, float]:
     """dx/dX, dx/dZ, dy/dY and dy/dZ of the image point (x, y) of a point (X, Y, Z) in camera space."""
-    x, y = camera[12] / c[2], camera[13] / c[2]
-    ratio_x = min(max(c[0] / c[2], camera[19]), camera[20])
-    ratio_y = min(max(c[1] / c[2], camera[21]), camera[22])
+    x, y = camera[FX] / c[2], camera[FY] / c[2]
+    ratio_x = min(max(c[0] / c[2], camera[X_LOW]), camera[X_HIGH])
+    ratio_y = min(max(c[1] / c[2], camera[Y_LOW]), camera[Y_HIGH])
     return x, -x * ratio_x, y, -y * ratio_y
 
 
@@ -111,7 +111,7 @@ def scaled(a: Vector, scales: Floats, n: int) -> Vector:
 
 @inline
 def dot(a: Vector, b: Vector) -> float:
-    """A . b."""
+    """Scalar product."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
@@ -133,7 +133,9 @@ def misses(centre: float, half: float, size: int) -> bool:
 @inline
 def direction(means: Floats, n: int, camera: Camera) -> tuple[Vector, float]:
     """From the camera to centre `n`, at length 1, and the distance."""
-    x, y, z = means[n, 0] - camera[16], means[n, 1] - camera[17], means[n, 2] - camera[18]
+    x = means[n, 0] - camera[POSITION]
+    y = means[n, 1] - camera[POSITION + 1]
+    z = means[n, 2] - camera[POSITION + 2]
     length = math.sqrt(x * x + y * y + z * z)
     return (x / length, y / length, z / length), length
 
@@ -147,6 +149,21 @@ def color_of(colors: Floats, n: int, terms: int, basis: NDArray[np.float64]) -> 
         g += basis[k] * colors[n, 3 * k + 1]
         b += basis[k] * colors[n, 3 * k + 2]
     return r, g, b
+
+
+@inline
+def _shade(
+    n: int, means: Floats, colors: Floats, sh_degree: int, camera: Camera, basis: NDArray[np.float64], features: Floats
+) -> None:
+    """Write the colour of splat `n` as the camera sees it to its features."""
+    if sh_degree < 0:
+        for channel in range(colors.shape[1]):
+            features[n, channel] = colors[n, channel]
+        return
+    towards = direction(means, n, camera)[0]
+    harmonics(towards[0], towards[1], towards[2], sh_degree, basis)
+    red, green, blue = color_of(colors, n, (sh_degree + 1) ** 2, basis)
+    features[n, 0], features[n, 1], features[n, 2] = max(red, 0.0), max(green, 0.0), max(blue, 0.0)
 
 
 @jit
@@ -209,7 +226,7 @@ def project(
             opacity *= math.sqrt(det / blurred)
         if not opacity >= ALPHA_MIN:
             continue
-        mean_x, mean_y = camera[12] * c[0] / c[2] + camera[14], camera[13] * c[1] / c[2] + camera[15]
+        mean_x, mean_y = camera[FX] * c[0] / c[2] + camera[CX], camera[FY] * c[1] / c[2] + camera[CY]
         reach = math.sqrt(2 * math.log(opacity / ALPHA_MIN))  # standard deviations to where alpha is 1/255
         half_x, half_y = reach * math.sqrt(xx), reach * math.sqrt(yy)
         if not max(half_x, half_y) < _FARTHEST or misses(mean_x, half_x, width) or misses(mean_y, half_y, height):
@@ -225,11 +242,4 @@ def project(
         rows[n, HALF_HEIGHT] = half_y
         if depth_channel >= 0:
             features[n, depth_channel] = c[2]
-        if sh_degree < 0:
-            for channel in range(colors.shape[1]):
-                features[n, channel] = colors[n, channel]
-        else:
-            towards = direction(means, n, camera)[0]
-            harmonics(towards[0], towards[1], towards[2], sh_degree, basis)
-            red, green, blue = color_of(colors, n, (sh_degree + 1) ** 2, basis)
-            features[n, 0], features[n, 1], features[n, 2] = max(red, 0.0), max(green, 0.0), max(blue, 0.0)
+        _shade(n, means, colors, sh_degree, camera, basis, features)

@@ -12,6 +12,10 @@ from gencompress.kernels.projection import (
     NARROW,
     SHARP,
     SLOPE,
+    X_HIGH,
+    X_LOW,
+    Y_HIGH,
+    Y_LOW,
     Camera,
     Quaternion,
     Vector,
@@ -59,13 +63,13 @@ def _compensation(log_opacity: float, m0: Vector, m1: Vector) -> tuple[float, fl
 
 @inline
 def _plus(x: float, a: Vector, y: float, b: Vector) -> Vector:
-    """X a + y b."""
+    """The vector x a + y b."""
     return x * a[0] + y * b[0], x * a[1] + y * b[1], x * a[2] + y * b[2]
 
 
 @inline
 def _rotated(r: tuple[float, ...], a: Vector) -> Vector:
-    """R a."""
+    """The vector R a."""
     return dot((r[0], r[1], r[2]), a), dot((r[3], r[4], r[5]), a), dot((r[6], r[7], r[8]), a)
 
 
@@ -83,9 +87,9 @@ def _camera_point(
     y_y = to_jacobian[1][1] + y_z * j[3] / j[2]
     to_ratio_x = j[0] * c[2] * mean_x
     to_ratio_y = j[2] * c[2] * mean_y
-    if camera[19] <= ratio_x <= camera[20]:
+    if camera[X_LOW] <= ratio_x <= camera[X_HIGH]:
         to_ratio_x -= j[0] * x_z
-    if camera[21] <= ratio_y <= camera[22]:
+    if camera[Y_LOW] <= ratio_y <= camera[Y_HIGH]:
         to_ratio_y -= j[2] * y_z
     gz = -(x_x * j[0] + y_y * j[2] + to_ratio_x * ratio_x + to_ratio_y * ratio_y) / c[2]
     return to_ratio_x / c[2], to_ratio_y / c[2], gz

@@ -15,7 +15,7 @@ from gencompress.kernels.projection import ASPECT, HALF_HEIGHT, MEAN_X, MEAN_Y, 
 TILE_WIDTH, TILE_HEIGHT = 64, 32
 _CHUNK = 1 << 14  # splats
 _MOST = 2**31 - 1
-SLACK = 1.0001  # on squared half-heights: fp32 must not lose a pixel on the rim
+SLACK = 1.0001  # on half-heights and their squares: fp32 must not lose a pixel on the rim
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +96,7 @@ def _tile_columns(rows: Floats, n: int, line: int, columns: int) -> tuple[int, i
 
 
 @jit
-def _count(
-    start: int, stop: int, rows: Floats, depths: Floats, columns: int, counts: Longs, touched: Longs
-) -> None:
+def _count(start: int, stop: int, rows: Floats, depths: Floats, columns: int, counts: Longs, touched: Longs) -> None:
     """Entries that chunks start to stop add to every tile, in `counts` one row down, and tiles of every splat."""
     lines = counts.shape[1] // columns
     for chunk in range(start, stop):
