@@ -27,7 +27,7 @@ from gencompress.formats.symmetry import least_turned
 Bytes = NDArray[np.uint8]
 POSITION = 0.004  # rms movement in units of the splat's own size
 TURN = 2  # of the 255 steps of a component of a rotation: 0.3 degrees
-SCALE = 0.01  # rms of the log-scale
+SCALE = 0.0125  # rms of the log-scale
 COLOUR = 0.5 / 255 / SH_C0  # rms of the constant coefficient: half a step of a display
 
 

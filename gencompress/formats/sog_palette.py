@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from gencompress.errors import FormatError
 from gencompress.formats.codebook import fit_codebook, nearest_level
-from gencompress.formats.scene import Array
+from gencompress.formats.scene import SH_C0, Array
 from gencompress.formats.sog_meta import MAX_PALETTE, Harmonics
 
 Bytes = NDArray[np.uint8]
-CODING = 0.25  # error of a number of the palette in units of that of the palette itself
-_SAMPLE = 1 << 14  # splats by which the latter is estimated
+HARMONIC = 1 / 255 / SH_C0  # rms of a coefficient of the palette: a step of a display
 PER_ROW = 64  # entries in a row of the image; each takes a pixel per coefficient
 MOST_PIXELS = MAX_PALETTE * 15
 DEGREES = {3: 1, 8: 2, 15: 3}  # coefficients of a channel -> degree
@@ -33,25 +32,25 @@ class Palette(NamedTuple):
 def fit_palette(sh_rest: Array, order: NDArray[np.intp]) -> Palette:
     """The palette of N splats [N, K, 3] and their entries in the given order [N].
 
-    It has 1024 entries for fewer than 2048 splats, twice as many for twice the splats, and so on up to 65,536. They
-    stand in the order in which they are first used: labels that grow by one pack better.
+    Up to 65,536 splats have an entry each, and only the codebook is coarse: as bytes that costs less than a palette of
+    fewer entries, whose labels are as good as random, for a tenth of the error. For more splats they are clustered.
+    Entries stand in the order in which they are first used: labels that grow by one pack to almost nothing.
     """
-    from gencompress.formats.kmeans import kmeans
+    if len(order) <= MAX_PALETTE:
+        entries, labels = sh_rest[order].reshape(len(order), -1), np.arange(len(order))
+    else:
+        from gencompress.formats.kmeans import kmeans
 
-    count, coefficients, _ = sh_rest.shape
-    clusters = kmeans(sh_rest, min(MAX_PALETTE, 1024 << (count // 2048).bit_length()))
-    used, first, place = np.unique(clusters.labels[order], return_index=True, return_inverse=True)
-    by_use = np.argsort(first)
-    centroids, labels = clusters.centroids[used[by_use]], np.argsort(by_use)[place]
-    some = slice(None, None, -(-count // _SAMPLE))
-    missed = sh_rest[order[some]].reshape(-1, 3 * coefficients) - centroids[labels[some]]
-    tolerance = CODING * float(np.sqrt(np.mean(missed**2, dtype=np.float64)))
-    codebook = fit_codebook(centroids, np.bincount(labels), tolerance)
-    rows = -(-len(centroids) // PER_ROW)
+        clusters = kmeans(sh_rest, MAX_PALETTE)
+        used, first, place = np.unique(clusters.labels[order], return_index=True, return_inverse=True)
+        by_use = np.argsort(first)
+        entries, labels = clusters.centroids[used[by_use]], np.argsort(by_use)[place]
+    codebook = fit_codebook(entries, np.bincount(labels), HARMONIC)
+    rows, coefficients = -(-len(entries) // PER_ROW), sh_rest.shape[1]
     pixels = np.full((rows * PER_ROW * coefficients, 4), 255, np.uint8)
     pixels[:, :3] = 0
-    pixels[: centroids.size // 3, :3] = nearest_level(centroids, codebook).reshape(-1, 3)
-    return Palette(pixels.reshape(rows, -1, 4), labels, len(centroids), codebook)
+    pixels[: entries.size // 3, :3] = nearest_level(entries, codebook).reshape(-1, 3)
+    return Palette(pixels.reshape(rows, -1, 4), labels, len(entries), codebook)
 
 
 def look_up(path: Path, harmonics: Harmonics, entries: Bytes, labels: NDArray[np.int32]) -> Array:

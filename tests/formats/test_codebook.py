@@ -29,11 +29,35 @@ def test_error_of_many(shape, optimum):
     assert rms(values, fit_codebook(values, np.ones(len(values)))) ** 2 < 1.02 * optimum / LEVELS**2
 
 
-def test_tolerance_is_met_with_few_levels():
+def test_tolerance_is_met_with_even_levels():
     values = np.random.default_rng(0).normal(size=(50_000, 3))
     levels = fit_codebook(values, np.ones(len(values)), 0.05)
-    assert 0.045 < rms(values, levels) < 0.0505
+    different = np.unique(levels)
+    assert 0.049 < rms(values, levels) < 0.051
+    np.testing.assert_allclose(np.diff(different), 0.05 * 12**0.5, rtol=1e-5)
+    assert 0 in levels  # which many a coefficient is
+    assert np.abs(levels[nearest_level(values, levels)] - values).max() < 0.0501 * 3**0.5
+
+
+def test_tolerance_is_met_with_few_levels_where_even_ones_do_not_reach():
+    values = np.append(np.random.default_rng(0).normal(size=50_000), 100)[:, None]
+    levels = fit_codebook(values, np.ones(len(values)), 0.05)
+    assert 0.044 < rms(values, levels) <= 0.05
     assert len(np.unique(levels)) < 60
+
+
+def test_even_levels_take_fewer_bits():
+    """At the same error the entropy of their indices is lower than that of levels by k-means."""
+    values = np.random.default_rng(0).laplace(size=(50_000, 1))
+    even = fit_codebook(values, np.ones(len(values)), 0.05)
+    placed = fit_codebook(np.append(values, [[1000]], 0), np.ones(len(values) + 1), 0.05)
+
+    def bits(levels: np.ndarray) -> float:
+        counts = np.bincount(nearest_level(values, levels)[:, 0])
+        share = counts[counts > 0] / counts.sum()
+        return float(-(share * np.log2(share)).sum())
+
+    assert bits(even) < bits(placed) - np.log2(rms(values, even) / rms(values, placed)) - 0.1
 
 
 def test_heavy_numbers_are_nearer_to_their_levels():

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from gencompress.errors import FormatError, RunError
-from gencompress.formats import activations, deviations, quaternions, read_scene, write_scene
+from gencompress.formats import activations, deviations, quaternions, read_scene, sog_palette, write_scene
 from gencompress.formats import sog_encode as encoding
+from gencompress.formats.kmeans import kmeans
 from gencompress.formats.morton import morton_order
 from gencompress.formats.prominence import prominence
 from gencompress.formats.scene import SplatScene
@@ -82,11 +83,32 @@ def test_written_again_it_is_the_same_but_for_one_more_rounding(tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 1023])
-def test_of_few_splats_every_one_has_its_own_harmonics(tmp_path, count):
+def test_every_splat_has_its_own_harmonics(tmp_path, count):
     before, after = round_trip(tmp_path, synthetic(count, 3))
     assert len(after) == count
     lost = deviations(before, after)
-    assert lost["harmonics"].largest < 0.01 and lost["scale"].rms < 0.02
+    assert lost["harmonics"].rms < 1.02 * sog_palette.HARMONIC and lost["harmonics"].largest < 0.1
+    assert lost["scale"].rms < 0.02
+
+
+def test_more_splats_than_a_palette_has_entries_share_them(tmp_path, monkeypatch):
+    """What they lose is what clusters of that number must lose, and the coding of the palette adds little."""
+    monkeypatch.setattr(sog_palette, "MAX_PALETTE", 1024)
+    before, after = round_trip(tmp_path, synthetic(4000, 1))
+    assert len(np.unique(after.sh_rest.reshape(-1, 9), axis=0)) <= 1024
+    points = before.sh_rest.reshape(-1, 9)
+    clusters = kmeans(points, 1024)
+    least = np.sqrt(np.mean((points - clusters.centroids[clusters.labels]) ** 2))
+    assert deviations(before, after)["harmonics"].rms < 1.1 * np.hypot(least, sog_palette.HARMONIC)
+
+
+def test_labels_of_two_bytes(tmp_path):
+    scene = synthetic(1, 1).take(np.zeros(66_000, int))
+    own = np.arange(66_000) % 65_536
+    sh_rest = np.zeros((66_000, 3, 3), np.float32)
+    sh_rest[:, 0] = np.stack([own % 64, own // 64 % 64, own // 4096], 1) / 16
+    before, after = round_trip(tmp_path, replace(scene, sh_rest=sh_rest))
+    assert deviations(before, after)["harmonics"].largest < 0.06
 
 
 def test_the_same_scene_gives_the_same_bytes(tmp_path):
