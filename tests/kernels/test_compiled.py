@@ -69,9 +69,8 @@ def test_harmonics_and_their_gradient(degree):
         expected = reference.spherical_harmonics(torch.nn.functional.normalize(along, dim=0)[None], degree)[0]
         np.testing.assert_allclose(basis[:terms], expected.detach().numpy(), atol=1e-12)
         ((expected * weights[:terms]).sum() + 0 * along.sum()).backward()  # degree 0 is constant
-        found = torch.tensor(
-                harmonics_gradient.py_func(*direction.tolist(), degree, weights.numpy()), dtype=torch.float64
-            )
+        gradient = harmonics_gradient.py_func(*direction.tolist(), degree, weights.numpy())
+        found = torch.tensor(gradient, dtype=torch.float64)
         tangent = found - direction * (direction @ found)
         torch.testing.assert_close(tangent, along.grad, rtol=1e-10, atol=1e-10)
 
