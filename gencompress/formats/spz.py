@@ -128,4 +128,3 @@ def _pack_harmonics(sh_rest: Array) -> Bytes:
     steps = np.where(np.arange(sh_rest.shape[1]) < 3, 8, 16)[:, None].astype(np.float32)  # 5 bits for degree 1, else 4
     levels = np.rint(sh_rest * 128) + 128
     return _byte(np.floor(levels / steps + np.float32(0.5)) * steps).reshape(len(sh_rest), -1)
-

@@ -8,17 +8,8 @@ Names are imported when they are first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from gencompress.lazy import attach
 
-if TYPE_CHECKING:
-    from gencompress.kernels.rasterizer import Contributions, Render, contributions, rasterize
+_WHERE = dict.fromkeys(("Contributions", "Render", "contributions", "rasterize"), "rasterizer")
 
-__all__ = ["Contributions", "Render", "contributions", "rasterize"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from gencompress.kernels import rasterizer
-
-    return getattr(rasterizer, name)
+__getattr__, __dir__, __all__ = attach(__name__, _WHERE)

@@ -92,8 +92,9 @@ def test_deletion_and_merging_leave_other_splats_as_they_were(scene, run):
 def test_metrics_have_every_field(run):
     found = metrics(run)
     assert (found["schema"], found["domain"], found["method"]) == (1, "splats", "leave_one_out")
-    assert found["filter"] == {"not finite": 1, "degenerate": 0, "invisible": found["filter"]["invisible"], "flyaway": 1}
-    dense = COUNT - found["filter"]["invisible"]
+    invisible = found["filter"]["invisible"]
+    assert found["filter"] == {"not finite": 1, "degenerate": 0, "invisible": invisible, "flyaway": 1}
+    dense = COUNT - invisible
     assert found["dense"]["units"] == dense == found["budget"]["dense"]
     assert found["pruned"]["units"] == found["budget"]["reached"] == found["budget"]["asked"]
     assert found["removal"]["deleted"] + found["removal"]["merged"] == dense - found["pruned"]["units"]
@@ -179,9 +180,7 @@ def test_every_criterion_runs_without_merging_and_refinement(criterion, scene, t
 @pytest.mark.parametrize("kind", ["ply", "spz"])
 def test_bytes_are_met_within_two_percent(kind, scene, tmp_path):
     limit = {"ply": 0.02, "spz": 0.004}[kind]
-    found = metrics(
-        execute(scene, tmp_path / "run", f"budget.max_mb={limit}", *REFINED, f"export.formats=[{kind}]")
-    )
+    found = metrics(execute(scene, tmp_path / "run", f"budget.max_mb={limit}", *REFINED, f"export.formats=[{kind}]"))
     assert found["budget"]["metric"] == "bytes" and found["budget"]["asked"] == limit * 1e6
     size = (tmp_path / "run" / "export" / f"ball.{kind}").stat().st_size
     assert size == found["budget"]["reached"] == found["pruned"]["bytes"]
