@@ -57,6 +57,7 @@ _ALL = (
     Measure("latency_s", "Latency", "median", "cost", ("pruned", "latency_s", "median"), figures.seconds),
     Measure("seconds", "Time", "to compress", "cost", ("seconds",), figures.seconds),
     Measure("peak_memory_bytes", "Memory", "peak", "cost", ("pruned", "peak_memory_bytes"), figures.size),
+    Measure("energy_j", "Energy", "per run or view", "cost", ("pruned", "energy_j"), figures.energy),
 )
 MEASURES = {measure.key: measure for measure in _ALL}
 

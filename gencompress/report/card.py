@@ -115,6 +115,7 @@ def _costs(run: RunData) -> list[tuple[str, str, str, str]]:
         ("Size of the weights", figures.size, ("bytes",)),
         ("Latency, median", figures.seconds, ("latency_s", "median")),
         ("Peak memory above the weights", figures.size, ("peak_memory_bytes",)),
+        ("Energy per run", figures.energy, ("energy_j",)),
     )
     rows = []
     for name, words, keys in measures:

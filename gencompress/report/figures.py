@@ -8,6 +8,7 @@ NONE = "–"
 _COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 _OPERATIONS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+_JOULES = ((1e6, "MJ"), (1e3, "kJ"), (1.0, "J"))
 _SPACE = "\u00a0"  # a number and its unit stay on one line
 
 
@@ -38,6 +39,13 @@ def seconds(value: float | None) -> str:
     if minutes < 60:
         return f"{minutes}{_SPACE}min {rest}{_SPACE}s"
     return f"{minutes // 60}{_SPACE}h {minutes % 60}{_SPACE}min"
+
+
+def energy(value: float | None) -> str:
+    """Joules: 0.0312 is "31.2 mJ"."""
+    if value is not None and value < 0.9995:
+        return f"{digits(value * 1000)}{_SPACE}mJ"
+    return _scaled(value, _JOULES, "J")
 
 
 def change(value: float | None, base: float | None) -> str:

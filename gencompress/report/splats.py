@@ -22,6 +22,7 @@ _COSTS = (
     Column("Splats", "", ("units",), figures.count),
     Column("Size", "of the first file", ("bytes",), figures.size),
     Column("Render", "of one view, median", ("latency_s", "median"), figures.seconds),
+    Column("Energy", "of one view", ("energy_j",), figures.energy),
 )
 _TEST, _CLOSE = "quality", "quality_close"
 _QUALITY = (("PSNR", "psnr_db", "dB"), ("SSIM", "ssim", ""), ("LPIPS", "lpips", ""))

@@ -52,6 +52,7 @@ _COSTS = (
     Column("MACs", "per step", ("macs",), figures.operations),
     Column("Size", "of the weights", ("bytes",), figures.size),
     Column("Latency", "median", ("latency_s", "median"), figures.seconds),
+    Column("Energy", "per run", ("energy_j",), figures.energy),
 )
 
 
@@ -206,7 +207,8 @@ def protocol(runs: Sequence[RunData]) -> list[tuple[str, str]]:
         ("Hardware", lambda run: run.text("hardware")),
         ("Threads", lambda run: _integer(run, "threads", "")),
         ("Latency of", lambda run: run.text("latency_of")),
-        ("Peak memory", lambda run: run.text("peak_memory_method")),
+        ("Peak memory", lambda run: run.text("pruned", "peak_memory_method")),
+        ("Energy", lambda run: run.text("pruned", "energy_method")),
         ("Date", lambda run: run.text("date")),
     )
     lines = []

@@ -119,6 +119,7 @@ def test_metrics_have_every_field(run):
         assert part["bytes"] == 4 * part["params"]
         assert 0 < part["latency_s"]["p10"] <= part["latency_s"]["median"] <= part["latency_s"]["p90"]
         assert part["latency_s"]["runs"] == 1 and "peak_memory_bytes" in part
+        assert (part["energy_j"] is None) == part["energy_method"].startswith("not measured")
     metric = found["budget"]["metric"]
     assert found["pruned"][metric] == found["budget"]["reached"] <= found["budget"]["asked"]
     assert found["dense"][metric] == found["budget"]["dense"]

@@ -34,7 +34,7 @@ def test_card_says_what_was_removed_and_what_it_cost(make_run):
         "# small, pruned", "from someone/small", "EcoDiff (learned masks)",
         "0.7 of the prunable parameters, 0.6990 reached",
         "| attention heads | 5 | 16 | 31.2 % |", "| Parameters | 1.81 M | 1.27 M | −30 % |",
-        "| PSNR | 27.61 dB ± 0.31 |",
+        "| PSNR | 27.61 dB ± 0.31 |", "| Energy per run | 200 mJ | 150 mJ | −25 % |",
         "| Fréchet distance | 12.3 | random-convolutions, 64 images |", "a PSNR of 22.2 dB",
         "```sh\ngencompress run budget.keep=0.7\n```", "Some CPU, 2 cores",
     ):  # fmt: skip

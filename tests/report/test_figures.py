@@ -29,6 +29,8 @@ def test_units():
     assert plain(figures.operations(1.2e9)) == "1.20 G"
     assert plain(figures.size(7_249_380)) == "7.25 MB"
     assert plain(figures.size(12)) == "12 B"
+    joules = {0.0312: "31.2 mJ", 1: "1.00 J", 4321: "4.32 kJ", None: "–"}
+    assert {value: plain(figures.energy(value)) for value in joules} == joules
 
 
 @pytest.mark.parametrize(

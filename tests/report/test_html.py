@@ -67,7 +67,7 @@ def test_page_shows_the_figures_of_every_run(make_run):
         "small model", "keep 0.8", "keep 0.6", "1.81 M", "1.09 M", "−40 %", "4.35 MB", "1.33× as fast", "27.6 dB",
         "± 0.3", "0.931", "random-convolutions; they are not FID", "x.pth) were not at hand", "DDIMScheduler, 20 steps",
         "5 min 12 s", "gencompress run budget.keep=0.6", "0.8 of the prunable parameters, 0.7990 reached",
-        "Some CPU, 2 cores",
+        "Some CPU, 2 cores", "200 mJ", "150 mJ", "−25 %", "RAPL, 1 package", "resident set",
     ):  # fmt: skip
         assert expected in text, expected
 
@@ -104,8 +104,9 @@ def test_only_its_own_script_may_run(make_run):
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_text_of_foreign_origin_stays_text(make_run, payload):
     def poison(m):
-        for key in ("model", "method", "hardware", "date", "scheduler", "command", "latency_of", "peak_memory_method"):
+        for key in ("model", "method", "hardware", "date", "scheduler", "command", "latency_of"):
             m[key] = payload
+        m["pruned"] |= {"peak_memory_method": payload, "energy_method": payload}
         m["budget"] |= {"metric": payload, "scope": payload}
         m["quality"] |= {"lpips_note": payload, "protocol": {"ssim": payload, "input": payload}}
         m["quality"]["frechet"] |= {"name": payload, "extractor": payload, "note": payload}

@@ -21,7 +21,14 @@ from gencompress.domains.splats.pictures import save_pictures
 from gencompress.domains.splats.publish import name_of
 from gencompress.formats import SplatScene, read_scene
 from gencompress.kernels.splats import Splats
-from gencompress.metrics import Lpips, hardware_description, image_quality, lpips_or_note, measure_latencies
+from gencompress.metrics import (
+    Lpips,
+    hardware_description,
+    image_quality,
+    lpips_or_note,
+    measure_energy,
+    measure_latencies,
+)
 from gencompress.run import StageContext, read_manifest
 from gencompress.run.atomic import write_json
 
@@ -119,12 +126,14 @@ def _quality(reference: Tensor, images: Tensor, config: Config) -> dict[str, Any
 
 
 def _costs(dense: Dense, shown: SplatScene, file: Path, views: Views, config: Config) -> dict[str, dict[str, Any]]:
-    """Splats, numbers, bytes on disk and seconds per rendered view, before and after."""
+    """Splats, numbers, bytes on disk, seconds and energy per rendered view, before and after."""
     camera = views.rig.test.take(slice(0, 1))
     splats = {"dense": dense.splats, "pruned": Splats.of(shown, dense.device)}
     calls = {name: partial(s.render, camera) for name, s in splats.items()}
+    runs = config.metrics.latency_runs
     with torch.no_grad():
-        latencies = measure_latencies(calls, warmup=1, runs=config.metrics.latency_runs, device=dense.device)
+        latencies = measure_latencies(calls, warmup=1, runs=runs, device=dense.device)
+        energies = {name: measure_energy(call, runs, dense.device) for name, call in calls.items()}
     sizes = {"dense": dense.bytes, "pruned": file.stat().st_size}
     return {
         name: {
@@ -133,6 +142,8 @@ def _costs(dense: Dense, shown: SplatScene, file: Path, views: Views, config: Co
             "bytes": sizes[name],
             "sh_degree": scene.sh_degree,
             "latency_s": latencies[name].to_json(),
+            "energy_j": energies[name].joules,
+            "energy_method": energies[name].method,
         }
         for name, scene in (("dense", dense.scene), ("pruned", shown))
     }
