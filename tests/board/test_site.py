@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -19,42 +18,11 @@ from gencompress.errors import ConfigError, RunError
 from gencompress.report.escape import printable
 from tests.board.payloads import PAYLOADS
 from tests.board.runs import make_run, write_journal, write_options
+from tests.html_page import Page
 
-VOID = {"meta", "link", "img", "input", "br"}
 OWN_LINK = re.compile(
     r"#table-\d+|board\.(csv|json|md)|model-index\.yaml|runs/[A-Za-z0-9._-]+\.txt|pictures/[0-9a-f]{20}\.webp|data:,"
 )
-
-
-class Page(HTMLParser):
-    """Tags with attributes, the visible text, and whether every tag is closed."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(html)
-        assert self._open == []
-
-    def handle_starttag(self, tag, attributes):
-        assert len({name for name, _ in attributes}) == len(attributes)
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        if not self._open or self._open[-1] not in ("script", "style"):
-            self.text += data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def site(tmp_path: Path, *runs: Path, **more) -> tuple[Path, str, Page]:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from gencompress.errors import DataError
 from gencompress.report import write_report
-from tests.report.test_html import PAYLOADS, Page
+from tests.html_page import Page
+from tests.report.test_html import PAYLOADS
 
 VIEWS = 3
 
