@@ -10,14 +10,14 @@ gates (differentiable).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gencompress.core.group import Groups
+from gencompress.core.group import Groups, shapes_of
 from gencompress.errors import BudgetError, PlanError, nearest
 
 Metric = Literal["params", "macs", "bytes"]
@@ -146,6 +146,14 @@ class CostModel:
         factors = base.index_add(0, self._rows.to(counts.device), self._slopes.to(counts) * counts[self._cols])
         product = factors[self._factors].prod(dim=1) if len(self._factors) else factors.new_zeros(0)
         return (self._coefficients.to(counts) * product).sum()
+
+
+def cost_of(module: nn.Module, groups: Groups, metric: Metric, trace: Callable[[nn.Module], Work]) -> CostModel:
+    """The exact cost of every plan for `groups` of `module`; `trace` is called only if MACs are asked for."""
+    parameters = dict(module.named_parameters())
+    itemsize = {name: p.element_size() for name, p in parameters.items()}
+    work = trace(module) if metric == "macs" else None
+    return CostModel(groups, shapes_of(parameters), metric, work, itemsize)
 
 
 class _Terms:

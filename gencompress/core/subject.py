@@ -1,4 +1,4 @@
-"""What an importance criterion may ask of a model: the same five things for every domain."""
+"""What an importance criterion may ask of a model: the same few things for every domain."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ from gencompress.core.trajectory import Rollout
 
 
 class Subject(Protocol):
-    """A trained model with calibration data.
-
-    `module` holds the groups; ``rollout`` is its differentiable run from noise to sample, on the same module.
-    """
+    """A trained model, on which the groups are, with a training loss on calibration data."""
 
     @property
     def module(self) -> nn.Module:
         """The network that is scored."""
+
+    def losses(self, index: int, size: int) -> Tensor:
+        """Training loss of every sample of the `index`-th calibration batch [size], with gradient.
+
+        The same for the same arguments; samples are independent of each other. Of an iterated model, the time steps
+        of the batch are spread over the run.
+        """
+
+
+class TrajectorySubject(Subject, Protocol):
+    """A model that is iterated; ``rollout`` is its differentiable run from noise to sample, on the same module."""
 
     @property
     def rollout(self) -> Rollout:
@@ -27,11 +35,19 @@ class Subject(Protocol):
     def trajectories(self, index: int, size: int) -> Any:
         """The `index`-th calibration batch of `size` trajectories, for `rollout`; the same for the same arguments."""
 
-    def losses(self, index: int, size: int) -> Tensor:
-        """Training loss of every sample of the `index`-th calibration batch [size], with gradient.
 
-        The time steps of the batch are spread over the run; samples are independent of each other.
-        """
+class DistilledSubject(Protocol):
+    """A model that is judged by how near its outputs stay to those of a teacher, on inputs without labels."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The network that is scored, the student."""
+
+    def outputs(self, index: int, size: int) -> Tensor:
+        """What it makes of the `index`-th calibration batch of `size` inputs [size, ...], with gradient."""
+
+    def targets(self, index: int, size: int) -> Tensor:
+        """What the teacher makes of the same inputs, of the same shape, without gradient."""
 
 
 class Progress(Protocol):

@@ -5,6 +5,7 @@ Works on the meta device, so a 12-billion-parameter transformer is traced in sec
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -44,6 +45,17 @@ def trace_work(module: nn.Module, forward: Callable[[], Any]) -> Work:
     with torch.no_grad(), counter.following(module), counter:
         forward()
     return Work(positions=dict(counter.positions), products=dict(counter.products))
+
+
+def on_meta(module: nn.Module) -> nn.Module:
+    """A copy of `module` in evaluation mode whose parameters and buffers have shapes and dtypes, but no data."""
+    blank: dict[int, Any] = {}
+    for parameter in module.parameters():
+        empty = torch.empty_like(parameter, device="meta")
+        blank[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    for buffer in module.buffers():
+        blank[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(module, blank).eval()
 
 
 class _Counter(TorchFunctionMode):

@@ -20,7 +20,7 @@ from gencompress.core.budget import Budget
 from gencompress.core.cost import CostModel
 from gencompress.core.gate import hard_concrete, open_probability
 from gencompress.core.group import Groups
-from gencompress.core.subject import Progress, Subject
+from gencompress.core.subject import Progress, TrajectorySubject
 from gencompress.core.trajectory import final_latents, gate_gradient
 from gencompress.errors import BudgetError, NumericsError
 
@@ -43,7 +43,7 @@ class Settings(Protocol):
 
 
 def learn_gates(
-    subject: Subject,
+    subject: TrajectorySubject,
     groups: Groups,
     cost: CostModel,
     budget: Budget,
@@ -99,7 +99,7 @@ class _Learner:
 
     def __init__(
         self,
-        subject: Subject,
+        subject: TrajectorySubject,
         groups: Groups,
         cost: CostModel,
         budget: Budget,

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from gencompress.core.group import Groups
-from gencompress.core.subject import Progress, Subject
+from gencompress.core.subject import Progress, TrajectorySubject
 from gencompress.core.tally import Tally
 from gencompress.core.trajectory import gate_gradient
 from gencompress.criteria.taylor import finite
 
 
 def gauss_newton_scores(
-    subject: Subject, groups: Groups, trajectories: int, batch: int, ctx: Progress, seed: int = 0
+    subject: TrajectorySubject, groups: Groups, trajectories: int, batch: int, ctx: Progress, seed: int = 0
 ) -> dict[str, Tensor]:
     """Diagonal of J^T J, the Gauss-Newton matrix of the final latents' squared error at gates of one.
 

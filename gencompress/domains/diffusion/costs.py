@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gencompress.core.cost import CostModel, Metric, Work
-from gencompress.core.group import Groups, shapes_of
-from gencompress.core.trace import trace_work
+from gencompress.core.cost import CostModel, Metric, Work, cost_of
+from gencompress.core.group import Groups
+from gencompress.core.trace import on_meta, trace_work
 from gencompress.domains.diffusion.families import family_of
 from gencompress.errors import ModelError
 
@@ -20,10 +19,7 @@ Inputs = dict[str, Any]
 
 def cost_model(denoiser: nn.Module, groups: Groups, metric: Metric = "params") -> CostModel:
     """The exact cost of every plan for `groups`, in parameters, MACs of one forward at batch 1, or bytes of weights."""
-    parameters = dict(denoiser.named_parameters())
-    work = trace(denoiser) if metric == "macs" else None
-    itemsize = {name: p.element_size() for name, p in parameters.items()}
-    return CostModel(groups, shapes_of(parameters), metric, work, itemsize)
+    return cost_of(denoiser, groups, metric, trace)
 
 
 def trace(denoiser: nn.Module) -> Work:
@@ -31,17 +27,6 @@ def trace(denoiser: nn.Module) -> Work:
     twin = on_meta(denoiser)
     inputs = example_inputs(twin, "meta")
     return trace_work(twin, lambda: twin(**inputs))
-
-
-def on_meta(module: nn.Module) -> nn.Module:
-    """A copy of `module` in evaluation mode whose parameters and buffers have shapes and dtypes, but no data."""
-    blank: dict[int, Any] = {}
-    for parameter in module.parameters():
-        empty = torch.empty_like(parameter, device="meta")
-        blank[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
-    for buffer in module.buffers():
-        blank[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(module, blank).eval()
 
 
 def example_inputs(denoiser: Any, device: torch.device | str = "cpu") -> Inputs:

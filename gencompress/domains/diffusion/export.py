@@ -8,9 +8,10 @@ from typing import Any
 
 from gencompress.core.plan import Plan
 from gencompress.domains.diffusion.families import family_of
-from gencompress.domains.diffusion.folders import INDEX, read_json
+from gencompress.domains.diffusion.folders import INDEX
 from gencompress.domains.diffusion.load import denoiser_name, denoiser_of
 from gencompress.domains.diffusion.portable import component_file
+from gencompress.formats.model_folder import read_json
 from gencompress.run.atomic import write_dir
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 
 from gencompress.core.group import Group, Groups, shapes_of
+from gencompress.core.parts import Shapes
 from gencompress.domains.diffusion.families import KINDS, family_of
-from gencompress.domains.diffusion.groups_parts import Shapes
 from gencompress.domains.diffusion.groups_transformers import (
     dit_groups,
     flux_groups,

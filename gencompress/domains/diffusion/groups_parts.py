@@ -1,29 +1,17 @@
-"""Groups of the building blocks that diffusers' denoisers share: attention, feed-forward, modulation, whole blocks."""
+"""Groups of the building blocks that diffusers' denoisers share: attention, feed-forward, modulation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
-from gencompress.core.group import Attr, Group, Site, Slice
+from gencompress.core.group import Attr, Group, Site
+from gencompress.core.parts import Shapes, columns, rows
 from gencompress.errors import ModelError
 
-Shapes = Mapping[str, tuple[int, ...]]
-
 GATED = ("GEGLU", "SwiGLU")  # activations whose projection holds value and gate halves, one after the other
-
-
-def rows(shapes: Shapes, module: str, **where: int) -> tuple[Slice, ...]:
-    """Output units of a Linear, convolution or affine norm: dim 0 of its weight, and of its bias if it has one."""
-    names = (f"{module}.{p}" for p in ("weight", "bias"))
-    return tuple(Slice(name, 0, **where) for name in names if name in shapes)
-
-
-def columns(module: str, **where: int) -> tuple[Slice, ...]:
-    """Input units of a Linear or convolution: dim 1 of its weight."""
-    return (Slice(f"{module}.weight", 1, **where),)
 
 
 def heads(path: str, attn: Any, shapes: Shapes, readers: Sequence[str] | None = None) -> Group | None:
@@ -115,16 +103,4 @@ def modulation(path: str, shapes: Shapes) -> Group | None:
         slices=rows(shapes, path),
         sites=(Site(f"{path}.computed" if pruned_before else path, "output"),),
         scatter=(path,),
-    )
-
-
-def whole_block(path: str) -> Group:
-    """A transformer block as one removable unit: without it, its input passes through."""
-    return Group(
-        name=path,
-        kind="depth",
-        size=1,
-        min_keep=0,
-        sites=(Site(path, "residual"),),
-        stack=f"{path}.",
     )

@@ -6,15 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gencompress.core.group import Attr, Group, Site
-from gencompress.domains.diffusion.groups_parts import (
-    Shapes,
-    columns,
-    feed_forward,
-    heads,
-    modulation,
-    rows,
-    whole_block,
-)
+from gencompress.core.parts import Shapes, columns, rows, whole_block
+from gencompress.domains.diffusion.groups_parts import feed_forward, heads, modulation
 
 
 def dit_groups(dit: Any, shapes: Shapes) -> Iterator[Group | None]:

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from gencompress.core.group import Attr, Group, Site
-from gencompress.domains.diffusion.groups_parts import Shapes, columns, feed_forward, heads, rows
+from gencompress.core.parts import Shapes, columns, rows
+from gencompress.domains.diffusion.groups_parts import feed_forward, heads
 
 
 def unet_groups(unet: Any, shapes: Shapes) -> Iterator[Group | None]:

@@ -16,8 +16,16 @@ from torch import nn
 
 import gencompress.diffusers as pruned_classes
 from gencompress.domains.diffusion.families import FAMILIES
-from gencompress.domains.diffusion.folders import INDEX, check_components, check_weights, read_index, read_json
+from gencompress.domains.diffusion.folders import INDEX, check_components, read_index
 from gencompress.errors import ModelError
+from gencompress.formats.model_folder import (
+    check_finite,
+    check_keys,
+    check_weights,
+    explained,
+    first_line,
+    read_json,
+)
 
 DENOISERS = ("unet", "transformer")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -43,7 +51,7 @@ def load_pipeline(
     folder = locate(source)
     index = read_index(folder)
     check_components(folder, index)
-    with _explained(folder), _portable_modules(index):
+    with explained(folder), _portable_modules(index):
         own = {name: _load(folder / name, index[name][1], dtype) for name in DENOISERS if _is_known(index.get(name))}
         pipe: Any = DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, **own)
     for name, part in pipe.components.items():
@@ -101,7 +109,7 @@ def _download(name: str) -> Path:
             return Path(snapshot_download(name, allow_patterns=list(_PATTERNS)))
         return Path(DiffusionPipeline.download(name, use_safetensors=True))
     except (OSError, ValueError) as error:  # of the hub: no network, no such repository, no safetensors in it
-        raise ModelError(f"{name}: no such folder here, and the hub gives: {_first_line(error)}") from error
+        raise ModelError(f"{name}: no such folder here, and the hub gives: {first_line(error)}") from error
 
 
 def denoiser_name(pipe: DiffusionPipeline) -> str:
@@ -118,13 +126,6 @@ def denoiser_of(pipe: DiffusionPipeline) -> nn.Module:
     return denoiser
 
 
-def check_finite(module: nn.Module, where: str) -> None:
-    """Raise ModelError naming `where` and the first tensor of `module` that holds NaN or infinity."""
-    for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"{where}: {name} holds NaN or infinity")
-
-
 def _is_known(entry: tuple[str, str] | None) -> bool:
     """Whether the class is one of ours, or the one that DiT and PixArt had and that diffusers maps to theirs."""
     return entry is not None and (entry[1].removeprefix("Pruned") in FAMILIES or entry[1] == "Transformer2DModel")
@@ -133,26 +134,10 @@ def _is_known(entry: tuple[str, str] | None) -> bool:
 def _load(folder: Path, kind: str, dtype: torch.dtype | None) -> nn.Module:
     """One denoiser; unlike in diffusers, a weight that is absent or left over is an error and not a warning."""
     cls: Any = getattr(pruned_classes if kind.startswith("Pruned") else diffusers, kind)
-    with _explained(folder):
+    with explained(folder):
         model, info = cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
-    for key, verb in (("missing_keys", "lack"), ("unexpected_keys", "have")):
-        if info[key]:
-            first = ", ".join(sorted(info[key])[:3])
-            raise ModelError(f"{folder}: the weights {verb} {first}, so config.json is not that of these weights")
+    check_keys(info, folder)
     return model
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Turn what diffusers, transformers and safetensors raise for bad folders into ModelError."""
-    try:
-        yield
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        raise ModelError(f"{folder}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager

@@ -7,12 +7,13 @@ from typing import Any
 
 import diffusers
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import gencompress.diffusers as pruned_classes
 from gencompress.core.group import Groups, shapes_of
-from gencompress.core.plan import Plan, fingerprint
-from gencompress.core.prune import narrow, removed_blocks, renamed, resize_spec
+from gencompress.core.plan import Plan
+from gencompress.core.prune import removed_blocks, renamed, resize_spec
+from gencompress.core.rebuild import Spec, fill_, merged_spec, require_fitting
 from gencompress.domains.diffusion.families import Family, family_of
 from gencompress.domains.diffusion.modeling import PRUNING_VERSION
 
@@ -33,16 +34,14 @@ def remove(denoiser: Any, groups: Groups, plan: Plan, *, other_weights: bool = F
         PlanError: the plan is for other groups or other weights.
     """
     tensors = denoiser.state_dict()
-    plan.check_groups(groups)
-    if plan.source.get("weights") or plan.source.get("shapes"):
-        plan.check_source(fingerprint(tensors), other_weights=other_weights)
+    require_fitting(plan, groups, tensors, other_weights=other_weights)
     family = family_of(denoiser)
     removed = removed_blocks(groups, plan)
     config = _without_blocks(family, _plain_config(denoiser), removed)
-    modules = _merged(config.pop("pruning", None), resize_spec(groups, plan, shapes_of(tensors)), removed)
+    modules = merged_spec(config.pop("pruning", None), resize_spec(groups, plan, shapes_of(tensors)), removed)
     new = _build(family, config, modules)
-    _assign_(new, _owned(tensors, narrow(tensors, groups, plan)), denoiser, removed)
-    return new.train(denoiser.training)
+    fill_(new, denoiser, groups, plan)
+    return new
 
 
 def _plain_config(denoiser: Any) -> dict[str, Any]:
@@ -61,43 +60,10 @@ def _without_blocks(family: Family, config: dict[str, Any], removed: Mapping[str
     return config
 
 
-def _merged(
-    before: Mapping[str, Any] | None, spec: dict[str, dict[str, Any]], removed: Mapping[str, list[int]]
-) -> dict[str, dict[str, Any]]:
-    """`spec` on top of an earlier pruning, whose module paths move with the removed blocks."""
-    modules: dict[str, dict[str, Any]] = {}
-    for path, entry in (before["modules"] if before else {}).items():
-        moved = renamed(path, removed)
-        if moved is not None:
-            modules[moved] = dict(entry)
-    for path, entry in spec.items():
-        modules.setdefault(path, {}).update(entry)
-    return modules
-
-
-def _build(family: Family, config: dict[str, Any], modules: dict[str, dict[str, Any]]) -> nn.Module:
+def _build(family: Family, config: dict[str, Any], modules: Spec) -> nn.Module:
     """The architecture on the meta device, so that no weight is allocated or initialised."""
     with torch.device("meta"):
         if not modules:
             return getattr(diffusers, family.native).from_config(config)
         pruning = {"version": PRUNING_VERSION, "modules": modules}
         return getattr(pruned_classes, f"Pruned{family.native}").from_config({**config, "pruning": pruning})
-
-
-def _owned(tensors: Mapping[str, Tensor], narrowed: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`narrowed` with clones of those tensors that narrowing left untouched, hence shared with the input."""
-    given = {id(tensor) for tensor in tensors.values()}
-    return {name: tensor.clone() if id(tensor) in given else tensor for name, tensor in narrowed.items()}
-
-
-def _assign_(new: nn.Module, tensors: dict[str, Tensor], old: nn.Module, removed: Mapping[str, list[int]]) -> None:
-    """Fill `new`, built on meta, with weights, and with the buffers of `old` that no state dict holds."""
-    new.load_state_dict(tensors, assign=True)
-    flags = {renamed(name, removed): p.requires_grad for name, p in old.named_parameters()}
-    for name, parameter in new.named_parameters():
-        parameter.requires_grad_(flags[name])
-    buffers = {renamed(name, removed): buffer for name, buffer in old.named_buffers()}
-    for name, buffer in new.named_buffers():
-        if name not in tensors:
-            parent, _, leaf = name.rpartition(".")
-            setattr(new.get_submodule(parent), leaf, buffers[name].to(buffer.dtype).clone())

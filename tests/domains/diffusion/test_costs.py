@@ -7,7 +7,8 @@ import copy
 import pytest
 import torch
 
-from gencompress.domains.diffusion.costs import cost_model, example_inputs, on_meta, trace
+from gencompress.core.trace import on_meta
+from gencompress.domains.diffusion.costs import cost_model, example_inputs, trace
 from gencompress.domains.diffusion.groups import groups_of
 from gencompress.errors import ModelError
 from tests.laws.denoisers import NAMES, denoiser, run

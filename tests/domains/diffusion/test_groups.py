@@ -9,7 +9,7 @@ import torch
 
 from gencompress.core.group import shapes_of
 from gencompress.core.plan import Plan
-from gencompress.domains.diffusion.costs import on_meta
+from gencompress.core.trace import on_meta
 from gencompress.domains.diffusion.families import FAMILIES
 from gencompress.domains.diffusion.groups import groups_of
 from gencompress.domains.diffusion.removal import remove
