@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gencompress.core.group import Groups
 from gencompress.core.plan import Plan
-from gencompress.core.prune import complement, removed_blocks, removed_indices, renamed
+from gencompress.core.prune import complement, removed_blocks, removed_indices, renamed, rescale, rescaled
 from gencompress.errors import PlanError
 
 
@@ -23,6 +23,8 @@ def narrow_optimizer_(
     plan: Plan,
 ) -> None:
     """Point `optimizer` at the pruned parameters and narrow its state (momentum, second moments).
+
+    State of weights that the removal multiplies (`gencompress.core.group.Rescale`) is narrowed as it is.
 
     Args:
         optimizer: holds parameters of the dense model, and is left as it was if an error is raised.
@@ -110,7 +112,7 @@ def narrow_lora(tensors: Mapping[str, Tensor], groups: Groups, plan: Plan, prefi
     if not any(name.startswith(prefix) for name in tensors):
         raise PlanError(f"no LoRA tensor begins with {prefix!r}; the names begin like {next(iter(tensors), None)!r}")
     gone, blocks = removed_indices(groups, plan), removed_blocks(groups, plan)
-    ends = _extents(groups)
+    ends, factors = _extents(groups), rescaled(groups, plan)
     flat = {name.removesuffix(".weight").replace(".", "_"): name for name, _ in ends}
     out: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -128,6 +130,8 @@ def narrow_lora(tensors: Mapping[str, Tensor], groups: Groups, plan: Plan, prefi
         if match["down"] or match["up"]:
             dim = 1 if match["down"] else 0
             key = (flat.get(match["module"], "") if kohya else f"{match['module']}.weight", dim)
+            if match["up"] and key[0] in factors:
+                tensor = rescale(tensor, *factors[key[0]])
             if key in ends:
                 tensor = _narrow_matrix(name, tensor, dim, ends[key], gone.get(key))
         out[prefix + target] = tensor

@@ -31,8 +31,8 @@ class Budget:
         round_to: kept counts are multiples of this in every group (None: as the group says).
         min_keep: units that every group keeps at least, all of a smaller group (None: as the group says); whole
             blocks (``depth``) stay removable.
-        uniform: all groups keep the same ratio of their units, those of a kind and size the same number; scores only
-            choose which.
+        uniform: all groups keep the same ratio of their units, those of a kind and size the same number, those of a
+            `tie` exactly the same ratio; scores only choose which.
 
     Raises:
         BudgetError: an option is out of range, naming it.
@@ -118,21 +118,69 @@ def solve(
     counts, taken = _fit(groups, steps, cost, limit)
     if not budget.uniform:
         counts = _put_back(counts, steps, taken, cost, limit)
+    record = {"scope": budget.scope, "keep": budget.keep, "asked": limit, "uniform": budget.uniform}
+    return _plan(groups, scores, counts, cost, record, source, method)
+
+
+def solve_ratio(
+    groups: Groups,
+    scores: Mapping[str, Tensor],
+    keep: float,
+    cost: CostModel,
+    source: Mapping[str, str | None] | None = None,
+    method: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The plan that keeps the same part of every group, its units of highest score: local pruning, as papers state it.
+
+    Args:
+        groups: the groups of `cost`, none of which removes whole blocks.
+        scores: as in `solve`.
+        keep: part of the units in (0, 1], rounded down to what `round_to` of a group and `tie` allow.
+        cost: for the record of what is reached.
+        source: as in `solve`.
+        method: as in `solve`.
+
+    Raises:
+        BudgetError: `keep` is out of range or leaves no allowed width of a group; says the least ratio that does.
+        NumericsError: a score is NaN or infinite.
+        PlanError: scores are missing or of the wrong shape.
+    """
+    if not 0 < keep <= 1:
+        raise BudgetError(f"keep={keep} is outside (0, 1]")
+    _check_scores(groups, scores)
+    counts = []
+    for group, allowed in zip(groups, _uniform_boundaries(groups), strict=True):
+        if group.stack is not None:
+            raise BudgetError(f"group {group.name!r} is a whole block, of which no part can be kept")
+        fitting = allowed[allowed <= math.floor(Fraction(str(keep)) * group.size)]
+        if not len(fitting):
+            least = int(allowed[-1]) / group.size
+            raise BudgetError(
+                f"keep={keep} leaves no width of {group.name!r} that its rounding allows; {least:.4g} is the least"
+            )
+        counts.append(int(fitting[0]))
+    kept = torch.tensor(counts, dtype=torch.int64)
+    record = {"scope": "ratio", "keep": keep, "asked": cost.total(kept), "uniform": True}
+    return _plan(groups, scores, kept, cost, record, source, method)
+
+
+def _plan(
+    groups: Groups,
+    scores: Mapping[str, Tensor],
+    counts: Tensor,
+    cost: CostModel,
+    record: dict[str, Any],
+    source: Mapping[str, str | None] | None,
+    method: Mapping[str, Any] | None,
+) -> Plan:
+    """The units of highest score, ``counts[g]`` of every group; `record` becomes the plan's budget."""
     keep = {}
     for group, count in zip(groups, counts.tolist(), strict=True):
         order = torch.argsort(scores[group.name].detach().cpu().double(), descending=True, stable=True)
         keep[group.name] = order[:count].sort().values
-    record = {
-        "metric": budget.metric,
-        "scope": budget.scope,
-        "keep": budget.keep,
-        "asked": limit,
-        "reached": cost.total(counts),
-        "dense": cost.dense,
-        "prunable": cost.prunable,
-        "uniform": budget.uniform,
-    }
-    return Plan(keep, {g.name: g.size for g in groups}, record, source or {}, method or {})
+    costs = {"reached": cost.total(counts), "dense": cost.dense, "prunable": cost.prunable}
+    budget = {"metric": cost.metric, **record, **costs}
+    return Plan(keep, {g.name: g.size for g in groups}, budget, source or {}, method or {})
 
 
 @dataclass(frozen=True)
@@ -187,14 +235,16 @@ def _ranked_steps(groups: Groups, scores: Mapping[str, Tensor]) -> _Steps:
 
 
 def _uniform_steps(groups: Groups) -> _Steps:
-    """Steps in descending order of the keep ratio they lead to, then by kind, so that all groups narrow together."""
-    kinds = sorted({g.kind for g in groups})
+    """Steps in descending order of the keep ratio they lead to, then by kind, so that all groups narrow together.
+
+    Those of a tie count as one kind.
+    """
+    kinds = sorted({g.tie or g.kind for g in groups})
     ratios, kind, owners, units = [], [], [], []
-    for i, group in enumerate(groups):
-        kept = _boundaries(group)
+    for i, (group, kept) in enumerate(zip(groups, _uniform_boundaries(groups), strict=True)):
         width = kept[:-1] - kept[1:]
         ratios.append(kept[1:].double() / group.size)
-        kind.append(torch.full_like(width, kinds.index(group.kind)))
+        kind.append(torch.full_like(width, kinds.index(group.tie or group.kind)))
         owners.append(torch.full_like(width, i))
         units.append(width)
     by_kind = torch.argsort(_joined(kind), stable=True)
@@ -204,6 +254,21 @@ def _uniform_steps(groups: Groups) -> _Steps:
     last = [len(order)] if len(order) else []
     stops = torch.cat([torch.tensor([0]), torch.nonzero(ends).flatten() + 1, torch.tensor(last, dtype=torch.int64)])
     return _Steps(_joined(owners)[order], _joined(units)[order], stops)
+
+
+def _uniform_boundaries(groups: Groups) -> list[Tensor]:
+    """`_boundaries` of every group; of tied groups only those at ratios that all of them have."""
+    allowed = [_boundaries(group) for group in groups]
+    common: dict[str, set[float]] = {}
+    for group, kept in zip(groups, allowed, strict=True):
+        if group.tie is not None:
+            own = set((kept.double() / group.size).tolist())
+            common[group.tie] = common.get(group.tie, own) & own
+    for i, group in enumerate(groups):
+        if group.tie is not None:
+            ratios = (allowed[i].double() / group.size).tolist()
+            allowed[i] = allowed[i][torch.tensor([ratio in common[group.tie] for ratio in ratios])]
+    return allowed
 
 
 def _joined(parts: list[Tensor], dtype: torch.dtype = torch.int64) -> Tensor:

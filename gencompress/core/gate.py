@@ -59,11 +59,15 @@ def _attach(target: nn.Module, group: Group, site: Site, gates: Mapping[str, Ten
             return None if gate is None else (_multiply(args[0], gate, group, site), *args[1:])
 
         return target.register_forward_pre_hook(before)
-    if site.where == "output":
+    if site.where in ("output", "norm"):
 
-        def after(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
+        def after(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
             gate = gates.get(group.name)
-            return None if gate is None else _multiply(out, gate, group, site)
+            if gate is None:
+                return None
+            if site.where == "norm":
+                return _normalise(module, args[0], gate, group, site)
+            return _multiply(out, gate, group, site)
 
         return target.register_forward_hook(after)
 
@@ -90,21 +94,43 @@ def stream_names(given: Mapping[str, Any], out: Any) -> tuple[str, ...]:
 
 def _mix(x: Tensor, y: Tensor, gate: Tensor, group: Group) -> Tensor:
     """``x + gate * (y - x)``, exactly x at 0 and exactly y at 1."""
-    rows = _per_sample(gate, group, x.shape[0]).to(y.dtype)
+    rows = _per_sample(gate, group, x.shape[0]).to(y.dtype)  # blocks see whole samples
     return torch.lerp(x.to(y.dtype), y, rows.reshape(-1, *[1] * (x.ndim - 1)))
 
 
 def _multiply(x: Tensor, gate: Tensor, group: Group, site: Site) -> Tensor:
-    """Spread `gate` over the channels of `site` and multiply; fp32 gates are cast to the activation's dtype last."""
+    """Multiply with the gate of every channel; fp32 gates are cast to the activation's dtype last."""
+    return x * _at_channels(x, gate, group, site).to(x.dtype)
+
+
+def _normalise(norm: nn.Module, x: Tensor, gate: Tensor, group: Group, site: Site) -> Tensor:
+    """LayerNorm of the last dimension with gates as weights, times the gates: at 0/1 the norm of the kept channels."""
+    assert isinstance(norm, nn.LayerNorm)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    weights = _at_channels(x, gate, group, site).to(wide.dtype)
+    total = weights.sum(-1, keepdim=True).clamp_min(1e-12)
+    centred = wide - (weights * wide).sum(-1, keepdim=True) / total
+    variance = (weights * centred.square()).sum(-1, keepdim=True) / total
+    y = (centred * torch.rsqrt(variance + norm.eps)).to(x.dtype)
+    y = y if norm.weight is None else y * norm.weight
+    y = y if norm.bias is None else y + norm.bias
+    return y * weights.to(x.dtype)
+
+
+def _at_channels(x: Tensor, gate: Tensor, group: Group, site: Site) -> Tensor:
+    """`gate` spread over the channels of `site`, in a shape that broadcasts with `x`."""
     dim = site.dim % x.ndim
-    rows = _per_sample(gate, group, x.shape[0])
+    rows = _per_sample(gate, group, x.shape[0], site.split)
     shape = [1] * x.ndim
     shape[0], shape[dim] = rows.shape[0], x.shape[dim]
-    return x * _spread(rows, site, x.shape[dim]).to(x.dtype).reshape(shape)
+    return _spread(rows, site, x.shape[dim]).reshape(shape)
 
 
-def _per_sample(gate: Tensor, group: Group, batch: int) -> Tensor:
-    """[size] -> [1, size] for all samples; [B, size] -> [batch, size], sample i under gate i modulo B."""
+def _per_sample(gate: Tensor, group: Group, batch: int, split: bool = False) -> Tensor:
+    """[size] -> [1, size] for all samples; [B, size] -> [batch, size].
+
+    Row i is under gate i modulo B, or with `split` under the gate of the sample that it is a part of.
+    """
     if gate.ndim not in (1, 2) or gate.shape[-1] != group.size:
         raise PlanError(
             f"a gate of {group.name!r} has shape {tuple(gate.shape)}, not ({group.size},) or (B, {group.size})"
@@ -114,7 +140,8 @@ def _per_sample(gate: Tensor, group: Group, batch: int) -> Tensor:
         return rows
     if rows.shape[0] == 0 or batch % rows.shape[0]:
         raise PlanError(f"group {group.name!r}: gates for {rows.shape[0]} samples meet a batch of {batch}")
-    return rows.repeat(batch // rows.shape[0], 1)
+    times = batch // rows.shape[0]
+    return rows.repeat_interleave(times, 0) if split else rows.repeat(times, 1)
 
 
 def _spread(rows: Tensor, site: Site, channels: int) -> Tensor:

@@ -70,16 +70,40 @@ class Site:
     """Where a group's gate multiplies an activation: the input or output of `module`, along `dim`.
 
     The channel addressing is that of `Slice`. ``where="residual"`` gates a whole block instead: each returned stream
-    becomes ``input + g * (output - input)``, so that g = 0 is the removed block.
+    becomes ``input + g * (output - input)``, so that g = 0 is the removed block. ``where="norm"`` is for the channels
+    that a LayerNorm normalises together: mean and variance are taken with the gates as weights, and the output is
+    multiplied by them, so that g = 0 is the narrower LayerNorm.
+
+    A batch at `module` that is a multiple of the samples' is the batch several times over (guidance), or with
+    ``split`` every sample in so many neighbouring parts (windows).
     """
 
     module: str
-    where: Literal["input", "output", "residual"] = "input"
+    where: Literal["input", "output", "residual", "norm"] = "input"
     dim: int = -1
     offset: int = 0
     block: int = 1
     repeat: int = 1
     pitch: int = 0
+    split: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rescale:
+    """Values whose right size depends on the width: multiplied by ``(kept / size) ** power`` at removal.
+
+    Attention divides by the root of its head dimension, which the removal changes: queries times
+    ``(kept / size) ** 0.5`` undo that.
+
+    Args:
+        tensor: name in the state dict.
+        power: of the part that is kept.
+        stop: the values are those at dim 0 before this index, in the tensor before removal; None is all of them.
+    """
+
+    tensor: str
+    power: float
+    stop: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +136,9 @@ class Group:
             block goes with its one unit.
         scatter: Linear modules whose consumers keep their width: the removed outputs stay, as zeros
             (`gencompress.core.resize.ScatterLinear`).
+        rescale: weights that grow or shrink with the number of kept units; no tensor twice.
+        tie: groups of one tie keep the same ratio of their units, if budgets are ``uniform`` (the width of a stream
+            that must equal heads times head dimension).
     """
 
     name: str
@@ -126,6 +153,8 @@ class Group:
     exact: bool = True
     stack: str | None = None
     scatter: tuple[str, ...] = ()
+    rescale: tuple[Rescale, ...] = ()
+    tie: str | None = None
 
     def __post_init__(self) -> None:
         if self.size < 1:

@@ -67,6 +67,8 @@ def narrow(tensors: Mapping[str, Tensor], groups: Groups, plan: Plan) -> dict[st
     """
     out = dict(tensors)
     stays = kept_indices(groups, plan, shapes_of(tensors))
+    for name, (factor, stop) in rescaled(groups, plan).items():
+        out[name] = rescale(out[name], factor, stop)
     for (name, dim), index in stays.items():
         out[name] = out[name].index_select(dim, index.to(out[name].device)).contiguous()
     for module in _scattered(groups, stays):
@@ -75,6 +77,24 @@ def narrow(tensors: Mapping[str, Tensor], groups: Groups, plan: Plan) -> dict[st
         out[f"{module}.index"] = index if previous is None else previous[index]
     removed = removed_blocks(groups, plan)
     return {new: tensor for name, tensor in out.items() if (new := renamed(name, removed)) is not None}
+
+
+def rescaled(groups: Groups, plan: Plan) -> dict[str, tuple[float, int | None]]:
+    """Factor and end of the values that it is for, by tensor, where the plan changes a width that values depend on."""
+    found: dict[str, tuple[float, int | None]] = {}
+    for group in groups:
+        count = len(plan.keep[group.name])
+        if 0 < count < group.size:  # of no units nothing is left to multiply
+            for r in group.rescale:
+                found[r.tensor] = ((count / group.size) ** r.power, r.stop)
+    return found
+
+
+def rescale(tensor: Tensor, factor: float, stop: int | None) -> Tensor:
+    """A copy of `tensor` with the values before index `stop` of dim 0 multiplied."""
+    out = tensor.detach().clone()
+    out[:stop] *= factor
+    return out
 
 
 def _scattered(groups: Groups, stays: Mapping[tuple[str, int], Tensor]) -> list[str]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from gencompress.core.adapters import narrow_lora, narrow_optimizer_
 from gencompress.core.gate import gated
-from gencompress.core.group import Group, Groups, Slice
+from gencompress.core.group import Group, Groups, Rescale, Slice
 from gencompress.core.prune import narrow
 from gencompress.errors import PlanError
 from tests.core.nets import Convolutions, Transformer, plan_of, plans, remove
@@ -217,3 +217,20 @@ def test_what_cannot_be_narrowed_is_refused(tensors, says):
     net = Fused()
     with pytest.raises(PlanError, match=says):
         narrow_lora(tensors, net.groups(), plan_of(net.groups(), {"blocks.0.mid": [0]}), "unet.")
+
+
+def test_a_lora_of_rescaled_rows_is_rescaled_with_them():
+    group = Group(
+        "dims",
+        "head_dim",
+        4,
+        (Slice("qkv.weight", 0, repeat=3, pitch=4),),
+        rescale=(Rescale("qkv.weight", 0.5, stop=4),),
+    )
+    groups = Groups((group,))
+    plan = plan_of(groups, {"dims": [0, 3]})
+    base, down, up = torch.randn(12, 5), torch.randn(2, 5), torch.randn(12, 2)
+    narrowed = narrow_lora({"qkv.lora_A.weight": down, "qkv.lora_B.weight": up}, groups, plan)
+    ours = narrow({"qkv.weight": base}, groups, plan)["qkv.weight"]
+    ours = ours + narrowed["qkv.lora_B.weight"] @ narrowed["qkv.lora_A.weight"]
+    torch.testing.assert_close(ours, narrow({"qkv.weight": base + up @ down}, groups, plan)["qkv.weight"])

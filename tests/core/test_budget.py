@@ -8,7 +8,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gencompress.core.budget import Budget, solve
+from gencompress.core.budget import Budget, solve, solve_ratio
 from gencompress.core.cost import CostModel, Work
 from gencompress.core.group import Group, Groups, Slice
 from gencompress.errors import BudgetError, NumericsError, PlanError
@@ -291,3 +291,60 @@ def test_the_cost_model_must_be_of_the_groups_and_in_the_metric():
     others, _ = chain(5)
     with pytest.raises(BudgetError, match="other groups"):
         solve(others, ascending(others), Budget(keep=0.5), cost)
+
+
+def tied(*sizes: int, steps: tuple[int, ...]) -> tuple[Groups, CostModel]:
+    """Groups of one tie and of different kinds, and an untied one of 10 units."""
+    groups = [
+        Group(f"t{i}", f"kind{i}", n, (Slice(f"t{i}", 0),), round_to=s, tie="x")
+        for i, (n, s) in enumerate(zip(sizes, steps, strict=True))
+    ]
+    groups.append(Group("free", "ffn", 10, (Slice("free", 0),)))
+    shapes = {g.name: (g.size, 10) for g in groups}
+    return Groups(tuple(groups)), CostModel(Groups(tuple(groups)), shapes)
+
+
+@given(
+    st.lists(st.sampled_from([6, 12, 24, 30]), min_size=1, max_size=3),
+    st.sampled_from([1, 2, 3, 8]),
+    st.floats(0.1, 1),
+)
+def test_tied_groups_keep_the_same_ratio_exactly(sizes, step, keep):
+    groups, cost = tied(*sizes, steps=(step,) * len(sizes))
+    plan = solved((groups, cost, ascending(groups)), Budget(keep=keep, uniform=True))
+    ratios = {plan.counts[f"t{i}"] / n for i, n in enumerate(sizes)}
+    assert len(ratios) == 1
+    assert all(plan.counts[g.name] in allowed(g) for g in groups)
+    assert cost.total(plan.counts) == plan.budget["reached"] <= plan.budget["asked"]
+
+
+def test_tied_groups_narrow_by_steps_that_all_of_them_have():
+    groups, cost = tied(24, 4, steps=(6, 2))  # ratios 3/4, 1/2, 1/4 and 1/2: only 1/2 is common
+    plan = solve(groups, ascending(groups), Budget(keep=0.7, uniform=True), cost)
+    assert plan.counts == {"t0": 12, "t1": 2, "free": 5}
+
+
+@pytest.mark.parametrize(
+    ("keep", "counts"), [(0.5, [12, 2, 5]), (0.99, [12, 2, 9]), (1, [24, 4, 10]), (0.7, [12, 2, 7])]
+)
+def test_a_ratio_is_kept_of_every_group(keep, counts):
+    groups, cost = tied(24, 4, steps=(6, 2))
+    scores = {g.name: -torch.arange(g.size).double() for g in groups}
+    plan = solve_ratio(groups, scores, keep, cost, {"weights": "abc"}, {"name": "test"})
+    assert list(plan.counts.values()) == counts
+    assert all(kept.tolist() == list(range(len(kept))) for kept in plan.keep.values())
+    assert (plan.source, plan.method) == ({"weights": "abc"}, {"name": "test"})
+    assert plan.budget == {
+        "metric": "params", "scope": "ratio", "keep": keep, "asked": 10 * sum(counts), "uniform": True,
+        "reached": 10 * sum(counts), "dense": 380, "prunable": 380,
+    }  # fmt: skip
+
+
+def test_impossible_ratios_are_refused():
+    groups, cost = tied(24, 4, steps=(6, 2))
+    for keep, says in ((0, r"outside \(0, 1\]"), (1.5, "outside"), (0.4, "no width of 't0' .* 0.5 is the least")):
+        with pytest.raises(BudgetError, match=says):
+            solve_ratio(groups, ascending(groups), keep, cost)
+    block = Groups((Group("blocks.0", "depth", 1, min_keep=0, stack="blocks.0."),))
+    with pytest.raises(BudgetError, match="whole block"):
+        solve_ratio(block, ascending(block), 0.5, CostModel(block, {"blocks.0.a": (3,)}))

@@ -260,3 +260,49 @@ def test_open_probability_is_the_published_formula():
     logits = torch.linspace(-3, 3, 7)
     expected = torch.sigmoid(logits - 0.83 * math.log(0.1 / 1.1))
     torch.testing.assert_close(open_probability(logits), expected)
+
+
+def channels_of_a_norm(norm: nn.LayerNorm) -> Groups:
+    return Groups((Group("g", "width", norm.normalized_shape[0], sites=(Site("", "norm"),)),))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@given(data=st.data())
+def test_a_gated_norm_at_0_and_1_is_the_norm_of_the_kept_channels(affine, data):
+    kept = torch.tensor(sorted(data.draw(st.sets(st.integers(0, 6), min_size=1))))
+    norm, x = nn.LayerNorm(7, elementwise_affine=affine).requires_grad_(False), 3 + torch.randn(2, 4, 7)
+    weight, bias = None, None
+    if affine:
+        norm.weight.normal_()
+        norm.bias.normal_()
+        weight, bias = norm.weight[kept], norm.bias[kept]
+    gate = torch.zeros(7).index_fill(0, kept, 1.0)
+    with gated(norm, channels_of_a_norm(norm), {"g": gate}):
+        out = norm(x)
+    wanted = torch.zeros_like(x)
+    wanted[..., kept] = nn.functional.layer_norm(x[..., kept], (len(kept),), weight, bias)
+    torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_of_the_gates_of_a_norm_are_those_of_finite_differences():
+    norm = nn.LayerNorm(5).double()
+    x, gate = torch.randn(3, 5).double(), torch.rand(5).double().requires_grad_(True)
+
+    def forward(gate):
+        with gated(norm, channels_of_a_norm(norm), {"g": gate}):
+            return norm(x)
+
+    assert torch.autograd.gradcheck(forward, (gate,))
+
+
+def test_half_precision_norms_stay_half():
+    norm, x = nn.LayerNorm(8).bfloat16(), torch.randn(4, 8).bfloat16()
+    with gated(norm, channels_of_a_norm(norm), {"g": torch.ones(8)}):
+        out = norm(x)
+    assert out.dtype == torch.bfloat16 and torch.allclose(out.float(), norm(x).float(), atol=0.05)
+
+
+def test_gates_per_sample_cover_neighbouring_parts_where_a_sample_is_split():
+    x, gates, net = torch.randn(6, 4), torch.randn(3, 4), Identity()
+    with gated(net, one_group(4, split=True), {"g": gates}):
+        assert torch.equal(net(x), torch.stack([x[i] * gates[i // 2] for i in range(6)]))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gencompress.core.gate import gated
-from gencompress.core.group import Group, Groups, Slice, shapes_of
+from gencompress.core.group import Group, Groups, Rescale, Slice, shapes_of
 from gencompress.core.plan import Plan
 from gencompress.core.prune import complement, kept_indices, narrow, removed_blocks, renamed, resize_spec
 from gencompress.core.resize import ScatterLinear
@@ -204,3 +204,24 @@ def test_foreign_plans_are_refused():
         narrow(net.state_dict(), net.groups(), plan_of(other))
     with pytest.raises(PlanError, match="which the model does not have"):
         narrow(Transformer().state_dict(), net.groups(), plan_of(net.groups()))
+
+
+def test_values_that_depend_on_a_width_are_rescaled_with_it():
+    """Queries are the first 4 rows; what a removed unit owned plays no part, nor do groups that keep everything."""
+    tensors = {"qkv": torch.arange(24.0).reshape(12, 2), "table": torch.ones(3, 4), "other": torch.ones(5)}
+    dims = Group(
+        "dims",
+        "head_dim",
+        4,
+        (Slice("qkv", 0, repeat=3, pitch=4), Slice("table", 1)),
+        rescale=(Rescale("qkv", 0.5, stop=4), Rescale("table", -0.5)),
+    )
+    whole = Group("whole", "ffn", 5, (Slice("other", 0),), rescale=(Rescale("other", 2.0),))
+    groups = Groups((dims, whole))
+    plan = plan_of(groups, {"dims": [2]})
+    before = {name: t.clone() for name, t in tensors.items()}
+    out = narrow(tensors, groups, plan)
+    assert torch.equal(out["qkv"], tensors["qkv"][[2, 6, 10]] * torch.tensor([[0.5], [1], [1]]))
+    assert torch.equal(out["table"], torch.full((3, 1), 2.0)) and out["other"] is tensors["other"]
+    assert all(torch.equal(tensors[name], t) for name, t in before.items())
+    assert narrow(tensors, groups, plan_of(groups, {"dims": []}))["qkv"].shape == (0, 2)
