@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gencompress.core.cost import CostModel
 from gencompress.core.gate import gated
@@ -33,6 +33,23 @@ def taylor_scores(subject: Subject, groups: Groups, samples: int, batch: int, ct
     wanted = {s.tensor for g in groups for s in g.slices}
     stacks = tuple(g.stack for g in groups if g.stack is not None)
     weights = {n: p for n, p in subject.module.named_parameters() if n in wanted or n.startswith(stacks or ("\0",))}
+    total = summed_gradients(subject, weights, samples, batch, ctx)
+    with torch.no_grad():
+        return _summed(groups, {n: (weights[n] * total[n]).abs() for n in weights})
+
+
+def summed_gradients(
+    subject: Subject, weights: Mapping[str, nn.Parameter], samples: int, batch: int, ctx: Progress
+) -> dict[str, Tensor]:
+    """Gradient of the loss by `weights`, the mean over each batch, summed with its sign over the batches.
+
+    Args:
+        subject: model and calibration data; whether its weights want gradients is left as it was.
+        weights: parameters of ``subject.module`` by name.
+        samples: samples in all.
+        batch: samples per backward.
+        ctx: for progress, checkpoints and stopping.
+    """
     flags = {n: p.requires_grad for n, p in weights.items()}
     total = {n: torch.zeros_like(p) for n, p in weights.items()}
     try:
@@ -49,8 +66,7 @@ def taylor_scores(subject: Subject, groups: Groups, samples: int, batch: int, ct
     finally:
         for name, p in weights.items():
             p.requires_grad_(flags[name])
-    with torch.no_grad():
-        return _summed(groups, {n: (weights[n] * total[n]).abs() for n in weights})
+    return total
 
 
 def _summed(groups: Groups, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
