@@ -4,8 +4,8 @@
     from diffusers import DiffusionPipeline
     pipe = DiffusionPipeline.from_pretrained("a-pruned-pipeline")
 
-The first line is all that stock diffusers needs to open a pruned pipeline. Neither torch nor diffusers is imported
-before something is loaded.
+The first line is all that stock diffusers needs to open a pruned pipeline, and stock transformers a SAM model whose
+layers differ in width. Neither torch nor diffusers nor transformers is imported before something is loaded.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 # diffusers opens pruned components only if the module that its model_index.json names has been imported already
 import gencompress.diffusers as _registered  # noqa: F401
+
+# transformers opens encoders with widths per layer only if it was taught to when it imports their module
+import gencompress.transformers as _taught  # noqa: F401
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

@@ -1,0 +1,1 @@
+"""Segment Anything: the image encoders of transformers' SamModel."""
