@@ -23,11 +23,11 @@ def splat_prune(run: Run) -> None:
     views = run.stage("rig", stages.place_cameras, dense, config, load=stages.read_views)
 
     # a part or a number of splats is known at once; bytes and quality are searched for with real files and renders
-    budget = run.stage("budget", stages.fit_budget, dense, views, config, load=stages.read_budget)
+    budget = run.stage("budget", stages.fit_budget, dense, views, config)
 
     # rounds by exact leave-one-out error: in each the cheapest deletions and merges, by their predicted error in the
     # images, then the renders are measured again; other criteria score once and delete
-    scores = run.stage("scores", stages.score, dense, views, budget["units"], config)
+    scores = run.stage("scores", stages.score, dense, views, budget, config)
     plan, merges = run.stage("plan", stages.make_plan, dense, scores, budget, config, load=stages.read_plan)
 
     left = {"prune": run.stage("prune", stages.prune, dense, plan, load=stages.read_left)}

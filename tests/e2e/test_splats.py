@@ -197,6 +197,18 @@ def test_quality_is_met_and_not_exceeded_by_much(criterion, scene, tmp_path):
     assert 10 < found["pruned"]["units"] < COUNT
 
 
+@pytest.mark.parametrize("asked", ["budget.max_mb=0.02", "budget.min_psnr=27"])
+def test_rounds_of_the_search_are_those_of_its_count(asked, scene, tmp_path):
+    options = ["recover=none", "export.formats=[ply]"]
+    search = execute(scene, tmp_path / "search", asked, *options)
+    units = json.loads((search / "budget" / "budget.json").read_text())["units"]
+    execute(scene, tmp_path / "count", f"budget.target={units}", *options)
+    for name in ("rounds.safetensors", "rounds.json"):
+        first, other = (tmp_path / run / "scores" / name for run in ("search", "count"))
+        assert first.read_bytes() == other.read_bytes(), name
+    assert not (tmp_path / "count" / "budget" / "rounds.safetensors").exists(), "a count needs no search"
+
+
 @pytest.mark.parametrize("options", [["budget.max_mb=0.0000001"], ["budget.min_psnr=99"]])
 def test_budgets_out_of_reach_say_what_is_reached(options, scene, tmp_path):
     with pytest.raises(BudgetError, match=r"cannot be met"):

@@ -25,7 +25,7 @@ from gencompress.domains.splats.budget import (
 )
 from gencompress.domains.splats.domain import Dense, Views, renders, scene_of
 from gencompress.domains.splats.judge import Judge
-from gencompress.domains.splats.reduce import reduce
+from gencompress.domains.splats.reduce import Reduced, reduce
 from gencompress.domains.splats.road import Quiet, Trials
 from gencompress.formats import SplatScene, read_scene, write_scene
 from gencompress.kernels.splats import Splats
@@ -41,8 +41,10 @@ def budget_of(config: options.Config) -> SceneBudget:
     return SceneBudget(budget.keep, budget.target, budget.max_mb, budget.min_psnr)
 
 
-def fitted(dense: Dense, views: Views, config: options.Config, ctx: Progress) -> dict[str, Any]:
+def fitted(dense: Dense, views: Views, config: options.Config, ctx: Progress) -> tuple[dict[str, Any], Reduced | None]:
     """What is asked and how many splats meet it, plain JSON (`gencompress.domains.splats.budget.record`).
+
+    Where that took rounds of deleting and merging, those that lead to this count are given, too.
 
     Raises:
         BudgetError: it cannot be met; says what can be.
@@ -50,7 +52,7 @@ def fitted(dense: Dense, views: Views, config: options.Config, ctx: Progress) ->
     budget, units = budget_of(config), dense.units
     count = budget.count(units)
     if count is not None:
-        return record(budget, units, Fit(count, count))
+        return record(budget, units, Fit(count, count)), None
     trials, kind = Trials(dense, views, config, ctx), config.export.formats[0]
     if budget.max_mb is not None:
         # refinement changes how well a file packs: a little too much is cut back afterwards (`trimmed`)
@@ -64,7 +66,7 @@ def fitted(dense: Dense, views: Views, config: options.Config, ctx: Progress) ->
         guess = _guess(lambda n: judge.psnr(trials.scene(n)), units, budget.min_psnr - _gain(config))
         measure = _remembered(lambda n: judge.psnr(decoded(trials.refined(n), kind)), ctx)
         found = fit_quality(measure, units, budget.min_psnr, guess)
-    return record(budget, units, found)
+    return record(budget, units, found), trials.state(found.count)
 
 
 def trimmed(left: SplatScene, dense: Dense, views: Views, config: options.Config, ctx: Progress) -> SplatScene:

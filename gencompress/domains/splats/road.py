@@ -108,10 +108,16 @@ class Trials:
         removal = self._removal(count)
         return merge(self._dense.scene.take(removal.kept), removal.merges)
 
+    def state(self, count: int) -> Reduced | None:
+        """The rounds that lead to `count` splats; None where the criterion scores once."""
+        if not isinstance(self._config.criterion, options.LeaveOneOutCriterion):
+            return None
+        self._state = rounds(self._dense, self._views, count, self._config, Quiet(self._ctx), self._state)
+        return self._state
+
     def _removal(self, count: int) -> Removal:
-        if isinstance(self._config.criterion, options.LeaveOneOutCriterion):
-            self._state = rounds(self._dense, self._views, count, self._config, Quiet(self._ctx), self._state)
-            return Removal.of(self._state.gone, self._state.merges)
+        if (state := self.state(count)) is not None:
+            return Removal.of(state.gone, state.merges)
         if self._scores is None:
             cameras = self._views.rig.scoring
             self._scores = one_shot_scores(self._dense, cameras, self._config.criterion, Quiet(self._ctx))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gencompress.domains.splats import groups, road
 from gencompress.domains.splats.domain import Dense, Views, place
 from gencompress.domains.splats.fit import fitted, trimmed
 from gencompress.domains.splats.merge import Merges
-from gencompress.domains.splats.reduce import recorded
+from gencompress.domains.splats.reduce import Reduced, recorded
 from gencompress.domains.splats.rig import Rig
 from gencompress.domains.splats.scores import one_shot_scores
 from gencompress.formats import Cameras, SplatScene, read_scene, write_scene
@@ -25,6 +26,7 @@ from gencompress.run.atomic import write_json, write_text
 
 _CAMERAS, _SCENE, _LOSSES = "cameras.safetensors", "scene.ply", "losses.safetensors"
 _SCORES, _ROUNDS, _MERGES = "scores.safetensors", "rounds.safetensors", "merges.safetensors"
+_ROUND_FIGURES = "rounds.json"
 _PARTS = ("scoring", "test", "close", "practice")
 
 
@@ -53,8 +55,11 @@ def read_views(folder: Path) -> Views:
 
 
 def fit_budget(ctx: StageContext, dense: Dense, views: Views, config: options.Config) -> None:
-    """How many splats may stay: budget.json."""
-    write_json(ctx.dir / "budget.json", fitted(dense, views, config, ctx))
+    """How many splats may stay: budget.json, and the rounds that lead there if searching took some."""
+    budget, state = fitted(dense, views, config, ctx)
+    write_json(ctx.dir / "budget.json", budget)
+    if state is not None:
+        _save_rounds(ctx.dir, state)
 
 
 def read_budget(folder: Path) -> dict[str, Any]:
@@ -63,26 +68,36 @@ def read_budget(folder: Path) -> dict[str, Any]:
     return budget
 
 
-def score(ctx: StageContext, dense: Dense, views: Views, count: int, config: options.Config) -> None:
-    """Rounds of deleting and merging down to `count`, or one score per splat, by the criterion of `config`."""
-    if isinstance(config.criterion, options.LeaveOneOutCriterion):
-        state = road.rounds(dense, views, count, config, ctx)
-        save_file(recorded(state), ctx.dir / _ROUNDS)
-        write_json(ctx.dir / "rounds.json", list(state.rounds))
+def score(ctx: StageContext, dense: Dense, views: Views, budget: Path, config: options.Config) -> None:
+    """Rounds of deleting and merging down to the budget's count, or one score per splat, by the criterion of `config`.
+
+    Rounds that `fit_budget` has left are not made again.
+    """
+    if (budget / _ROUNDS).exists():
+        for name in (_ROUNDS, _ROUND_FIGURES):
+            shutil.copyfile(budget / name, ctx.dir / name)
+    elif isinstance(config.criterion, options.LeaveOneOutCriterion):
+        _save_rounds(ctx.dir, road.rounds(dense, views, read_budget(budget)["units"], config, ctx))
     else:
         save_file(one_shot_scores(dense, views.rig.scoring, config.criterion, ctx), ctx.dir / _SCORES)
 
 
-def make_plan(ctx: StageContext, dense: Dense, scores: Path, budget: dict[str, Any], config: options.Config) -> None:
+def _save_rounds(folder: Path, state: Reduced) -> None:
+    save_file(recorded(state), folder / _ROUNDS)
+    write_json(folder / _ROUND_FIGURES, list(state.rounds))
+
+
+def make_plan(ctx: StageContext, dense: Dense, scores: Path, budget: Path, config: options.Config) -> None:
     """The splats that are not deleted, plan.json; and the merges among them, merges.safetensors."""
+    asked = read_budget(budget)
     if (scores / _ROUNDS).exists():
         found = load_file(scores / _ROUNDS)
         merges = Merges(*(found[name].numpy() for name in ("first", "second", "opacities", "rounds")))
         removal = road.Removal.of(found["gone"].numpy(), merges)
     else:
-        removal = road.highest(load_file(scores / _SCORES), budget["units"])
+        removal = road.highest(load_file(scores / _SCORES), asked["units"])
     kept = torch.from_numpy(removal.kept)
-    write_text(ctx.dir / "plan.json", groups.plan_of(dense.scene, kept, budget, vars(config.criterion)).to_json())
+    write_text(ctx.dir / "plan.json", groups.plan_of(dense.scene, kept, asked, vars(config.criterion)).to_json())
     save_file({name: torch.tensor(array) for name, array in vars(removal.merges).items()}, ctx.dir / _MERGES)
 
 
