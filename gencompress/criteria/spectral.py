@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gencompress.formats.scene import SH_C0
-from gencompress.kernels.neighbours import RandomWalk, nearest_neighbours
+from gencompress.kernels.neighbours import RandomWalk
 from gencompress.kernels.splats import Splats
 
 NEIGHBOURS = 16
@@ -47,9 +47,10 @@ def high_pass_response(splats: Splats, weights: SignalWeights = PAPER, neighbour
     """
     if len(splats) < 2:
         return torch.zeros(len(splats))
-    walk = RandomWalk(nearest_neighbours(splats.means.cpu().numpy(), neighbours))
+    walk = RandomWalk.among(splats.means.cpu().numpy(), neighbours)
     signal = _signal(splats, weights)
-    return torch.from_numpy(np.linalg.norm(signal - walk @ signal, axis=1)).to(splats.means.device)
+    signal -= walk @ signal
+    return torch.from_numpy(np.sqrt(np.einsum("nd,nd->n", signal, signal))).to(splats.means.device)
 
 
 def paper_strict_scores(response: Tensor, gamma: float = 0.5) -> dict[str, Tensor]:
@@ -102,16 +103,24 @@ def spectral_contribution_scores(response: Tensor, contribution: Tensor) -> dict
 
 def _signal(splats: Splats, weights: SignalWeights) -> NDArray[np.float32]:
     """The columns Z [N, D] whose weight is not zero."""
-    opacity, scale = splats.opacities[:, None], splats.scales.clamp_min(1e-12).log()
     columns = []
     if weights.position:
         centred = splats.means - splats.means.mean(dim=0)
-        columns.append(weights.position * centred / centred.std(dim=0).max().clamp_min(1e-12))
-    for weight, part in (
-        (weights.color, 0.5 + SH_C0 * splats.colors[:, 0]),
-        (weights.opacity, opacity),
-        (weights.scale, scale),
-    ):
+        columns.append(centred.mul_(weights.position / centred.std(dim=0).max().clamp_min(1e-12)))
+    for weight, attribute in ((weights.color, _color), (weights.opacity, _opacity), (weights.scale, _log_scale)):
         if weight:
+            part = attribute(splats)
             columns.append(weight * (part - part.mean(dim=0)) / part.std(dim=0).clamp_min(1e-12))
-    return torch.cat(columns, dim=1).cpu().numpy().astype(np.float32)
+    return torch.cat(columns, dim=1).cpu().numpy()
+
+
+def _color(splats: Splats) -> Tensor:
+    return 0.5 + SH_C0 * splats.colors[:, 0]
+
+
+def _opacity(splats: Splats) -> Tensor:
+    return splats.opacities[:, None]
+
+
+def _log_scale(splats: Splats) -> Tensor:
+    return splats.scales.clamp_min(1e-12).log()

@@ -77,22 +77,28 @@ def _spread(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 class RandomWalk:
-    """The operator P = D^-1 W of the graph with `self_tuning_weights`, in which i and j are joined if one of them is
-    among the neighbours of the other.
+    """The operator P = D^-1 W of a graph in which i and j are joined if one is among the neighbours of the other.
+
+    Args:
+        index: the neighbours of every point, int32 [N, k], k > 0.
+        weights: of the joints, fp32 [N, k].
     """
 
-    def __init__(self, neighbours: Neighbours) -> None:
-        index = neighbours.index
+    def __init__(self, index: NDArray[np.int32], weights: NDArray[np.float32]) -> None:
         n, k = index.shape
         if k == 0:
             raise ValueError("a random walk needs at least two points")
-        weights = self_tuning_weights(neighbours)
         starts = np.arange(0, n * k + 1, k, dtype=np.int32 if n * k < 2**31 else np.int64)
-        mutual = _mutual(index)
-        flat = index.reshape(-1)
-        self._out = csr_array((weights.reshape(-1), flat, starts), shape=(n, n))
-        self._back = csr_array((np.where(mutual, np.float32(0), weights).reshape(-1), flat, starts), shape=(n, n)).T
+        self._out = csr_array((weights.reshape(-1), index.reshape(-1), starts), shape=(n, n))
+        one_way = _one_way(index)
+        ends = np.append(0, one_way.sum(axis=1).cumsum()).astype(starts.dtype)
+        self._back = csr_array((weights[one_way], index[one_way], ends), shape=(n, n)).T
         self._degrees = self._weigh(np.ones((n, 1), np.float32))
+
+    @classmethod
+    def among(cls, points: NDArray[np.floating], k: int) -> RandomWalk:
+        """On the graph of the `k` nearest neighbours of `points` [N, 3] with `self_tuning_weights`."""
+        return cls(*_tuned(points, k))
 
     def __matmul__(self, signal: NDArray[np.floating]) -> NDArray[np.float32]:
         """``P @ signal`` for a signal [N, D]; a point without any weight keeps its own."""
@@ -103,7 +109,15 @@ class RandomWalk:
         return walked
 
     def _weigh(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(self._out @ signal + self._back @ signal, np.float32)
+        found = np.asarray(self._out @ signal, np.float32)
+        found += self._back @ signal
+        return found
+
+
+def _tuned(points: NDArray[np.floating], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Neighbours and weights; the distances, as large as they, are dropped."""
+    found = nearest_neighbours(points, k)
+    return found.index, self_tuning_weights(found)
 
 
 def self_tuning_weights(neighbours: Neighbours) -> NDArray[np.float32]:
@@ -126,11 +140,11 @@ def self_tuning_weights(neighbours: Neighbours) -> NDArray[np.float32]:
     return weights
 
 
-def _mutual(index: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Whether i is also among the neighbours of its neighbour ``index[i, j]`` [N, k]."""
-    mutual = np.empty(index.shape, dtype=bool)
+def _one_way(index: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Whether i is not among the neighbours of its neighbour ``index[i, j]`` [N, k]."""
+    one_way = np.empty(index.shape, dtype=bool)
     for start in range(0, len(index), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(index)))
         for j in range(index.shape[1]):
-            mutual[rows, j] = (index[index[rows, j]] == rows[:, None]).any(axis=1)
-    return mutual
+            one_way[rows, j] = (index[index[rows, j]] != rows[:, None]).all(axis=1)
+    return one_way

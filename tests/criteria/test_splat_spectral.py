@@ -45,7 +45,7 @@ def test_duplicates_are_neighbours_but_never_of_themselves():
     found = nearest_neighbours(points, 4)
     assert (found.index != np.arange(30)[:, None]).all() and (found.distance == 0).all()
     assert (found.index // 5 == (np.arange(30) // 5)[:, None]).all()
-    walked = RandomWalk(found) @ points
+    walked = RandomWalk.among(points, 4) @ points
     assert np.allclose(walked, points, atol=1e-6)
 
 
@@ -66,7 +66,7 @@ def test_the_curve_keeps_near_points_together():
 def test_the_walk_is_that_of_dense_matrices():
     rng = np.random.default_rng(1)
     points, signal = rng.normal(size=(300, 3)), rng.normal(size=(300, 4))
-    assert np.allclose(RandomWalk(nearest_neighbours(points, 10)) @ signal, dense_walk(points, 10) @ signal, atol=1e-5)
+    assert np.allclose(RandomWalk.among(points, 10) @ signal, dense_walk(points, 10) @ signal, atol=1e-5)
 
 
 def test_the_response_by_hand():
