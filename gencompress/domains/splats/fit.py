@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gencompress import config as options
 from gencompress.core.subject import Progress
@@ -74,11 +75,13 @@ def trimmed(left: SplatScene, dense: Dense, views: Views, config: options.Config
     if config.budget.max_mb is None:
         return left
     limit, kind, cameras = config.budget.max_mb * MEGABYTE, config.export.formats[0], views.rig.scoring
-    targets = renders(dense.splats, cameras)
+    targets: Tensor | None = None
     for _ in range(_MOST_TRIMS):
         size = size_of(left, kind)
         if size <= limit or len(left) == 1:
             break
+        if targets is None:
+            targets = renders(dense.splats, cameras)
         count = max(1, int(len(left) * limit * (1 - BYTE_BAND / 8) / size))
         neighbours = config.merge.neighbours if config.merge.pairs else 0
         state = reduce(Splats.of(left, dense.device), cameras, targets, count, Quiet(ctx), neighbours=neighbours)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,16 +58,25 @@ def merge(pruned: SplatScene, merges: Merges) -> SplatScene:
 
 
 def rounds(
-    dense: Dense, views: Views, count: int, config: options.Config, ctx: Progress, start: Reduced | None = None
+    dense: Dense,
+    views: Views,
+    count: int,
+    config: options.Config,
+    ctx: Progress,
+    start: Reduced | None = None,
+    targets: Tensor | None = None,
 ) -> Reduced:
-    """Rounds of deleting and merging by exact leave-one-out error, until `count` splats are left."""
+    """Rounds of deleting and merging by exact leave-one-out error, until `count` splats are left.
+
+    `start` is a state of another count, and `targets` the dense scene in the scoring views, if they are at hand.
+    """
     criterion = config.criterion
     assert isinstance(criterion, options.LeaveOneOutCriterion)
     cameras = views.rig.scoring
     return reduce(
         dense.splats,
         cameras,
-        renders(dense.splats, cameras),
+        renders(dense.splats, cameras) if targets is None else targets,
         count,
         ctx,
         ratio=criterion.ratio,
@@ -83,16 +93,30 @@ def highest(scores: Mapping[str, Tensor], count: int) -> Removal:
 
 
 def repair(
-    left: SplatScene, dense: Dense, views: Views, config: options.Config, ctx: Progress
+    left: SplatScene,
+    dense: Dense,
+    views: Views,
+    config: options.Config,
+    ctx: Progress,
+    targets: Tensor | None = None,
 ) -> tuple[SplatScene, list[float]]:
-    """What is left, refined on renders of the dense scene, and the losses; as it is if no refinement is asked for."""
+    """What is left, refined on renders of the dense scene, and the losses; as it is if no refinement is asked for.
+
+    `targets` are those renders (`practised`), if they are at hand.
+    """
     if not isinstance(config.recover, options.RefineRecover):
         return left, []
-    targets = renders(dense.splats, views.practice, torch.float16)
+    if targets is None:
+        targets = practised(dense, views)
     splats, losses = refine(
         Splats.of(left, dense.device), views.practice, targets, config.recover, ctx, seed=config.run.seed
     )
     return scene_of(splats, left), losses
+
+
+def practised(dense: Dense, views: Views) -> Tensor:
+    """The dense scene in the views that refinement trains on, fp16 [C, H, W, 3]."""
+    return renders(dense.splats, views.practice, torch.float16)
 
 
 class Trials:
@@ -112,8 +136,17 @@ class Trials:
         """The rounds that lead to `count` splats; None where the criterion scores once."""
         if not isinstance(self._config.criterion, options.LeaveOneOutCriterion):
             return None
-        self._state = rounds(self._dense, self._views, count, self._config, Quiet(self._ctx), self._state)
+        given = (self._dense, self._views, count, self._config, Quiet(self._ctx))
+        self._state = rounds(*given, self._state, self._scored)
         return self._state
+
+    @cached_property
+    def _scored(self) -> Tensor:
+        return renders(self._dense.splats, self._views.rig.scoring)
+
+    @cached_property
+    def _practised(self) -> Tensor:
+        return practised(self._dense, self._views)
 
     def _removal(self, count: int) -> Removal:
         if (state := self.state(count)) is not None:
@@ -125,7 +158,8 @@ class Trials:
 
     def refined(self, count: int) -> SplatScene:
         """`count` splats as the run will leave them."""
-        return repair(self.scene(count), self._dense, self._views, self._config, Quiet(self._ctx))[0]
+        targets = self._practised if isinstance(self._config.recover, options.RefineRecover) else None
+        return repair(self.scene(count), self._dense, self._views, self._config, Quiet(self._ctx), targets)[0]
 
 
 class Quiet:
