@@ -12,7 +12,7 @@ from torch import Tensor
 from gencompress.domains.splats.pairs import covariances, pair_errors
 from gencompress.formats.cameras import Cameras
 from gencompress.formats.scene import SH_C0
-from gencompress.kernels.compiled import parallel
+from gencompress.kernels.compiled import inline, jit, parallel
 from gencompress.kernels.neighbours import nearest_neighbours
 from gencompress.kernels.projection import camera_row
 from gencompress.kernels.splats import Splats
@@ -131,13 +131,42 @@ def candidate_pairs(splats: Splats, cameras: Cameras, seen: Floats, neighbours: 
 
 
 def neighbour_pairs(means: Floats, neighbours: int) -> tuple[Index, Index]:
-    """Every pair of splats of which one is among the `neighbours` nearest of the other, once; lower index first."""
+    """Every pair of splats with one among the `neighbours` nearest of the other, once; lower index first, ascending."""
     index = nearest_neighbours(means, neighbours).index
-    n, k = index.shape
-    own = np.repeat(np.arange(n, dtype=np.int64), k)
-    other = index.reshape(-1).astype(np.int64)
-    code = np.unique(np.minimum(own, other) * n + np.maximum(own, other))
-    return (code // n).astype(np.int32), (code % n).astype(np.int32)
+    second, starts = _joined(index)
+    return np.repeat(np.arange(len(index), dtype=np.int32), np.diff(starts)), second
+
+
+@jit
+def _joined(index: Index) -> tuple[Index, NDArray[np.int64]]:
+    """Of every row of `index` [N, k] the higher splats that it is joined to, ascending; and where each row starts."""
+    n = len(index)
+    starts = np.zeros(n + 1, np.int64)
+    for own in range(n):
+        for other in index[own]:
+            if own < other or not _among(index[other], own):
+                starts[min(own, other) + 1] += 1
+    for own in range(n):
+        starts[own + 1] += starts[own]
+    filled = starts[:-1].copy()
+    second = np.empty(starts[n], np.int32)
+    for own in range(n):
+        for other in index[own]:
+            if own < other or not _among(index[other], own):
+                low = min(own, other)
+                second[filled[low]] = max(own, other)
+                filled[low] += 1
+    for own in range(n):
+        second[starts[own] : starts[own + 1]].sort()
+    return second, starts
+
+
+@inline
+def _among(row: Index, splat: int) -> bool:
+    for other in row:
+        if other == splat:
+            return True
+    return False
 
 
 def merged(splats: Splats, pairs: Pairs) -> Splats:
