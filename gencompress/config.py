@@ -220,7 +220,7 @@ class LeaveOneOutCriterion(CriterionConfig):
 
     domains: ClassVar[tuple[str, ...]] = ("splats",)
     name: str = "leave_one_out"
-    ratio: float = option(0.84, "part of the splats that a round of scoring leaves; 0 scores once", least=0, most=0.99)
+    ratio: float = option(0.71, "part of the splats that a round of scoring leaves; 0 scores once", least=0, most=0.99)
     unseen: str = option("keep", "what becomes of splats that no view of the rig hits", choices=("keep", "prune"))
 
 
@@ -280,7 +280,7 @@ class MergeConfig:
     """Pairs of splats replaced by one, where that costs less than deleting; with criterion=leave_one_out."""
 
     pairs: bool = option(True, "merge at all")
-    neighbours: int = option(12, "candidates for the partner of every splat", least=1, most=64)
+    neighbours: int = option(6, "candidates for the partner of every splat", least=1, most=64)
 
 
 @dataclass
@@ -310,10 +310,10 @@ class RefineRecover(RecoverConfig):
 
     domains: ClassVar[tuple[str, ...]] = ("splats",)
     name: str = "refine"
-    steps: int = option(400, "optimiser steps, one view each", least=1)
+    steps: int = option(600, "optimiser steps, one view each", least=1)
     views: int = option(100, "views to train on, others than the scores'", least=1)
     lr: float = option(1.0, "factor on all step sizes", above=0)
-    ssim: float = option(0.2, "part of SSIM in the loss, beside the absolute error", least=0, most=1)
+    ssim: float = option(0.0, "part of SSIM in the loss beside the absolute error; triples the time", least=0, most=1)
 
 
 @dataclass

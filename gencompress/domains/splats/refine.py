@@ -17,6 +17,7 @@ from torch import Tensor
 from gencompress.config import RefineRecover
 from gencompress.core.subject import Progress
 from gencompress.domains.splats.adam import Moments, adam_step_
+from gencompress.domains.splats.loss import image_loss
 from gencompress.errors import NumericsError, RunError
 from gencompress.formats.cameras import Cameras
 from gencompress.kernels import rasterize
@@ -54,7 +55,7 @@ def refine(
         seed: of the order of the views.
 
     Returns:
-        The trained splats and the loss of every step.
+        The trained splats, those at the start if these are closer, and the loss of every step.
 
     Raises:
         NumericsError: losses or gradients stay NaN or infinite, even with smaller steps.
@@ -85,7 +86,9 @@ def refine(
             good = trainer.state()
             ctx.save_checkpoint(done, *good)
         ctx.stop_if_requested()
-    return trainer.splats(), trainer.losses
+    trained = trainer.splats()
+    closer = distance(trained, cameras, targets) < off
+    return trained if closer else splats, trainer.losses
 
 
 @torch.no_grad()
@@ -199,8 +202,3 @@ class _Trainer:
 def falling(step: int, steps: int) -> float:
     """Factor of the step sizes: from 1 to `LAST_RATE` along a cosine."""
     return LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * step / max(1, steps)))
-
-
-def image_loss(image: Tensor, target: Tensor, ssim: float) -> Tensor:
-    """(1 - ssim) * L1 + ssim * (1 - SSIM) of images [H, W, 3] (Kerbl et al. 2023, eq. 7)."""
-    return (image - target).square().mean()
