@@ -24,10 +24,10 @@ import torch
 
 from benchmarks.record import RESULTS, record, table
 from gencompress.config import CRITERIA, Config, RefineRecover
-from gencompress.criteria.leave_one_out import eliminate, leave_one_out_scores
-from gencompress.domains.splats.domain import Dense, Views, place
-from gencompress.domains.splats.groups import SPLATS
+from gencompress.criteria.leave_one_out import leave_one_out_scores
+from gencompress.domains.splats.domain import Dense, Views, place, renders
 from gencompress.domains.splats.judge import Judge
+from gencompress.domains.splats.reduce import Reduced, reduce
 from gencompress.domains.splats.rig import protocol_rig
 from gencompress.domains.splats.road import Removal, highest, merge, repair, rounds
 from gencompress.domains.splats.scores import one_shot_scores
@@ -47,7 +47,9 @@ ONE_SHOT: dict[str, tuple[str, dict[str, Any]]] = {
     "blend weight, max (RadSplat)": ("blend_max", {}),
     "blend weight, sum": ("blend_sum", {}),
 }
-LEFT_OUT, ELIMINATED = "leave-one-out", "leave-one-out, re-scored"
+LEFT_OUT = "leave-one-out"
+RESCORED = {"leave-one-out, re-scored": False, "leave-one-out, re-scored, with the graph": True}
+RATIO = 0.84  # part that a round of these leaves
 ROADS = ("rounds of deleting", "rounds of deleting and merging", "the whole recipe")
 PEER, PEER_REFINED = "splat-transform", "splat-transform, then our refinement"
 
@@ -66,6 +68,7 @@ class Bench:
         self.views = Views(place(self.dense, self.config, rig.views, rig.seed), practice)
         self.judge = Judge(self.dense, Views(self.protocol, practice))
         self.scores: dict[str, Any] = {}
+        self.states: dict[str, Reduced] = {}  # by method: other counts go on from there
 
     def scene(self, method: str, count: int) -> SplatScene:
         """`count` splats by a method."""
@@ -74,6 +77,8 @@ class Bench:
         if method in (PEER, PEER_REFINED):
             left = self._peer(count)
             return left if method == PEER else repair(left, self.dense, self.views, self.config, NullContext())[0]
+        if method in RESCORED:
+            return self._rescored(method, count)
         if method not in self.scores:
             self.scores[method] = self._scores(method)
         return self.dense.scene.take(highest(self.scores[method], count).kept)
@@ -82,18 +87,25 @@ class Bench:
         splats, cameras = self.dense.splats, self.protocol.scoring
         if method == LEFT_OUT:
             return leave_one_out_scores(splats, cameras)
-        if method == ELIMINATED:
-            least = round(len(splats) * KEEPS[-1])
-            return {SPLATS: eliminate(splats, cameras, least, NullContext()).scores}
         name, options = ONE_SHOT[method]
         return one_shot_scores(self.dense, cameras, CRITERIA[name](**options), NullContext())
 
+    def _rescored(self, method: str, count: int) -> SplatScene:
+        cameras, start = self.protocol.scoring, self.states.get(method)
+        targets = renders(self.dense.splats, cameras)
+        options: dict[str, Any] = {"ratio": RATIO, "neighbours": 0, "graph": RESCORED[method], "start": start}
+        state = reduce(self.dense.splats, cameras, targets, count, NullContext(), **options)
+        self.states[method] = state
+        return self.dense.scene.take(state.ids)
+
     def _road(self, stage: int, count: int) -> SplatScene:
-        pairs = replace(self.config.merge, pairs=stage > 0)
-        state = rounds(self.dense, self.views, count, replace(self.config, merge=pairs), NullContext())
+        config = replace(self.config, merge=replace(self.config.merge, pairs=stage > 0))
+        whole, shared = stage == 2, ROADS[min(stage, 1)]  # the time of the whole recipe is that of all its stages
+        state = rounds(self.dense, self.views, count, config, NullContext(), None if whole else self.states.get(shared))
+        self.states[shared] = state
         removal = Removal.of(state.gone, state.merges)
         left = merge(self.dense.scene.take(removal.kept), removal.merges)
-        return left if stage < 2 else repair(left, self.dense, self.views, self.config, NullContext())[0]
+        return repair(left, self.dense, self.views, self.config, NullContext())[0] if whole else left
 
     def _peer(self, count: int) -> SplatScene:
         assert self.peer is not None
@@ -119,7 +131,7 @@ class Bench:
 def run(path: Path, out: Path, peer: str | None, say: Callable[[str], None]) -> None:
     """Measure all rows that `out` does not hold yet."""
     done = {(row["method"], row["keep"]) for row in read(out)}
-    methods = [*ROADS[::-1], *ONE_SHOT, LEFT_OUT, ELIMINATED, *([PEER, PEER_REFINED] if peer else [])]
+    methods = [*ROADS[::-1], *ONE_SHOT, LEFT_OUT, *RESCORED, *([PEER, PEER_REFINED] if peer else [])]
     todo = [(method, keep) for method in methods for keep in KEEPS if (method, keep) not in done]
     bench = Bench(path, peer) if todo else None
     for n, (method, keep) in enumerate(todo, start=1):
@@ -138,7 +150,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def show(rows: list[dict[str, Any]]) -> str:
     """Markdown: PSNR on the test views / on the close-ups, SSIM on the test views, by method and part kept."""
-    order = [*ONE_SHOT, LEFT_OUT, ELIMINATED, ROADS[0], PEER, ROADS[1], PEER_REFINED, ROADS[2]]
+    order = [*ONE_SHOT, LEFT_OUT, *RESCORED, ROADS[0], PEER, ROADS[1], PEER_REFINED, ROADS[2]]
     lines = []
     for method in (m for m in order if any(row["method"] == m for row in rows)):
         cells = [_cell(next((r for r in rows if r["method"] == method and r["keep"] == k), None)) for k in KEEPS]

@@ -221,6 +221,7 @@ class LeaveOneOutCriterion(CriterionConfig):
     domains: ClassVar[tuple[str, ...]] = ("splats",)
     name: str = "leave_one_out"
     ratio: float = option(0.71, "part of the splats that a round of scoring leaves; 0 scores once", least=0, most=0.99)
+    graph: bool = option(True, "what goes makes like neighbours dearer in the same round")
     unseen: str = option("keep", "what becomes of splats that no view of the rig hits", choices=("keep", "prune"))
 
 

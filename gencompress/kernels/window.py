@@ -1,4 +1,4 @@
-"""Images averaged under a Gaussian window, with gradient: what structural similarity is made of, fast enough to train."""
+"""Images averaged under a Gaussian window, with gradient: what structural similarity is made of, for training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GRAIN = 16  # rows
 
 def windowed(image: Tensor) -> Tensor:
     """Weighted mean around every pixel of `image` [H, W, C], by channel; zero beyond the border; differentiable."""
-    return _Windowed.apply(image)  # type: ignore[no-any-return, no-untyped-call]
+    return _Windowed.apply(image)
 
 
 class _Windowed(torch.autograd.Function):

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gencompress.domains.splats.merge import Pairs
 from gencompress.formats.scene import SH_C0
 from gencompress.kernels.compiled import jit
 from gencompress.kernels.neighbours import nearest_neighbours, self_tuning_weights
 from gencompress.kernels.splats import Splats
 
 NEIGHBOURS = 12
+_NOBODY = -1  # partner of a deletion
 COLOR_WIDTH = 0.15  # difference of two colours at which they are no longer alike
 
 
@@ -46,28 +48,36 @@ class Likeness:
             weights[:, j] *= np.exp(-np.square(colors - colors[found.index[:, j]]).sum(axis=1))
         return cls(found.index, weights)
 
+    @classmethod
+    def none(cls, count: int) -> Likeness:
+        """Of splats that have nothing to do with each other."""
+        return cls(np.empty((count, 0), np.int32), np.empty((count, 0), np.float32))
+
 
 def cheapest(
-    costs: NDArray[np.float64],
-    energies: NDArray[np.float64],
-    first: NDArray[np.int32],
-    second: NDArray[np.int32],
-    likeness: Likeness,
-    removals: int,
-) -> NDArray[np.int64]:
-    """The operations to carry out, `removals` of them or as many as there are, in the order in which they were chosen.
+    lost: NDArray[np.float64], energies: NDArray[np.float64], pairs: Pairs, likeness: Likeness, removals: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Splats to delete and pairs to merge, `removals` in all or as many as there are, each ascending.
+
+    One after the other the operation is chosen that is the cheapest beside those chosen before it; no splat takes part
+    twice.
 
     Args:
-        costs: what every operation by itself costs [M].
-        energies: squared norm of the change that it makes to the images [M], >= 0.
-        first: the splat that it takes part of, int32 [M].
-        second: the other one of a merge, int32 [M]; -1 for a deletion. No splat takes part in two operations.
-        likeness: of the N splats.
-        removals: operations to choose.
+        lost: what deleting each splat costs by itself [N].
+        energies: squared norm of the change that it makes to the images [N], >= 0; that of a merge is its error.
+        pairs: merges.
+        likeness: of the splats.
+        removals: splats to lose.
     """
+    n = len(lost)
+    merging = pairs.errors.astype(np.float64)
+    costs, norms = np.concatenate([lost, merging]), np.sqrt(np.concatenate([energies, merging]))
+    first = np.concatenate([np.arange(n, dtype=np.int32), pairs.first])
+    second = np.concatenate([np.full(n, _NOBODY, np.int32), pairs.second])
     order = np.argsort(costs, kind="stable")
-    given = (costs[order], np.sqrt(energies)[order], first[order], second[order])
-    return order[_choose(*given, likeness.index, likeness.weights, removals)]
+    given = (costs[order], norms[order], first[order], second[order])
+    chosen = order[_choose(*given, likeness.index, likeness.weights, removals)]
+    return np.sort(chosen[chosen < n]), np.sort(chosen[chosen >= n]) - n
 
 
 @jit
@@ -80,7 +90,10 @@ def _choose(
     weights: NDArray[np.float32],
     removals: int,
 ) -> NDArray[np.int64]:
-    """`cheapest` of operations in ascending order of cost; those that became dearer wait in a heap."""
+    """`cheapest` of operations in ascending order of cost; those that became dearer wait in a heap.
+
+    Costs only grow, so what is the cheapest by a cost that is still true is the cheapest of all.
+    """
     taken = np.zeros(len(index), np.bool_)
     pressure = np.zeros(len(index))
     chosen = np.empty(removals, np.int64)

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from gencompress.core.subject import Progress
 from gencompress.criteria.leave_one_out import removal_costs
+from gencompress.domains.splats.choice import Likeness, cheapest
 from gencompress.domains.splats.merge import NO_PAIRS, Merges, Pairs, candidate_pairs, merged
 from gencompress.formats.cameras import Cameras
-from gencompress.kernels.compiled import jit
 from gencompress.kernels.splats import Splats
 
 STAYS = np.iinfo(np.int32).max
-_NOBODY = -1  # partner of a deletion
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +73,7 @@ def reduce(
     *,
     ratio: float = 0.71,
     neighbours: int = 6,
+    graph: bool = True,
     unseen: str = "prune",
     start: Reduced | None = None,
 ) -> Reduced:
@@ -87,6 +87,7 @@ def reduce(
         ctx: progress, checkpoints after every round, stopping.
         ratio: part that one round leaves; a splat may take part in one deletion or merge of a round.
         neighbours: candidates for the partner of every splat; 0 deletes only.
+        graph: what goes makes like neighbours dearer in the same round (`gencompress.domains.splats.choice`).
         unseen: what becomes of splats that are drawn in no view: ``prune`` removes them first, ``keep`` last, by
             opacity times volume.
         start: a state of the same splats and options for another count: rounds that both have are not made again.
@@ -100,7 +101,7 @@ def reduce(
         state = Reduced.of(splats, unseen_by(splats, cameras) if unseen == "keep" else None)
     while len(state.splats) > count:
         left = max(count, int(ratio * len(state.splats)))
-        state = one_round(state, cameras, targets, left, neighbours)
+        state = one_round(state, cameras, targets, left, neighbours, graph)
         ctx.progress(len(splats) - len(state.splats), len(splats) - count)
         ctx.save_checkpoint(len(state.rounds), recorded(state), {"rounds": list(state.rounds)})
         ctx.stop_if_requested()
@@ -146,7 +147,7 @@ def unseen_by(splats: Splats, cameras: Cameras) -> NDArray[np.bool_]:
     return (splats.contributions(cameras).hits == 0).cpu().numpy()
 
 
-def one_round(state: Reduced, cameras: Cameras, targets: Tensor, count: int, neighbours: int) -> Reduced:
+def one_round(state: Reduced, cameras: Cameras, targets: Tensor, count: int, neighbours: int, graph: bool) -> Reduced:
     """Delete and merge until `count` splats are left, by errors measured once."""
     splats, ids = state.splats, state.ids
     seen, lost, error = measured(splats, cameras, targets)
@@ -155,7 +156,9 @@ def one_round(state: Reduced, cameras: Cameras, targets: Tensor, count: int, nei
     if spared.any():
         pairs = pairs.take(np.flatnonzero(~spared[pairs.first] & ~spared[pairs.second]))
         lost = _above(lost, splats, spared)
-    deleted, joined = cheapest(lost, pairs, len(splats) - count)
+    likeness = Likeness.of(splats) if graph else Likeness.none(len(splats))
+    energies = seen[:, :, 0].sum(axis=1, dtype=np.float64)
+    deleted, joined = cheapest(lost, energies, pairs, likeness, len(splats) - count)
     chosen = pairs.take(joined)
     record = {
         "error": error,
@@ -185,44 +188,6 @@ def measured(
         lost += removal_costs(found).cpu().numpy()
         error += float((found.image - target).square().sum())
     return seen, lost, error
-
-
-def cheapest(lost: NDArray[np.float64], pairs: Pairs, removals: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Splats to delete and pairs to merge, `removals` in all: the cheapest in which no splat takes part twice.
-
-    Args:
-        lost: error of deleting each splat [N].
-        pairs: merges.
-        removals: splats to lose.
-    """
-    n = len(lost)
-    cost = np.concatenate([lost, pairs.errors.astype(np.float64)])
-    first = np.concatenate([np.arange(n, dtype=np.int32), pairs.first])
-    second = np.concatenate([np.full(n, _NOBODY, np.int32), pairs.second])
-    chosen = _disjoint(np.argsort(cost, kind="stable"), first, second, n, removals)
-    return np.sort(chosen[chosen < n]), np.sort(chosen[chosen >= n]) - n
-
-
-@jit
-def _disjoint(
-    order: NDArray[np.int64], first: NDArray[np.int32], second: NDArray[np.int32], count: int, removals: int
-) -> NDArray[np.int64]:
-    """The first `removals` of `order` whose splats are all different."""
-    taken = np.zeros(count, np.bool_)
-    chosen = np.empty(removals, np.int64)
-    found = 0
-    for operation in order:
-        if found == removals:
-            break
-        a, b = first[operation], second[operation]
-        if taken[a] or (b >= 0 and taken[b]):
-            continue
-        taken[a] = True
-        if b >= 0:
-            taken[b] = True
-        chosen[found] = operation
-        found += 1
-    return chosen[:found]
 
 
 def _applied(splats: Splats, pairs: Pairs, deleted: NDArray[np.int64]) -> Splats:

@@ -81,6 +81,7 @@ def rounds(
         ctx,
         ratio=criterion.ratio,
         neighbours=config.merge.neighbours if config.merge.pairs else 0,
+        graph=criterion.graph,
         unseen=criterion.unseen,
         start=start,
     )

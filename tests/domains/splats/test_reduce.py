@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
+from gencompress.criteria.leave_one_out import leave_one_out_scores
 from gencompress.domains.splats import reduce as reducing
 from gencompress.domains.splats.domain import renders
-from gencompress.domains.splats.merge import NO_PAIRS, Pairs
-from gencompress.domains.splats.reduce import STAYS, Reduced, cheapest, recorded, reduce, resumed
+from gencompress.domains.splats.reduce import STAYS, Reduced, recorded, reduce, resumed
+from gencompress.domains.splats.road import highest
 from gencompress.errors import Interrupted
 from gencompress.kernels.splats import Splats
 from gencompress.run import NullContext
@@ -62,6 +65,7 @@ def test_the_count_is_reached_exactly_and_the_record_adds_up(given):
     assert all(a - b == r["deleted"] + r["merged"] for a, b, r in zip(lefts, lefts[1:], state.rounds, strict=False))
     assert sum(r["merged"] for r in state.rounds) == len(state.merges.first) > 0
     assert (state.gone == STAYS).sum() == 57 and state.gone[state.gone != STAYS].max() == len(state.rounds) - 1
+    assert all(b == max(57, int(0.7 * a)) for a, b in itertools.pairwise(lefts))
     assert state.rounds[0]["error"] == 0, "the first round starts from the input"
     first = state.back(1, splats).splats
     assert len(first) == 280 and state.rounds[1]["error"] == pytest.approx(error(first, cameras, targets), rel=1e-4)
@@ -103,14 +107,20 @@ def test_other_counts_go_on_from_a_state_that_is_there(given):
         assert equal(other.splats, fresh.splats) and other.rounds == fresh.rounds, "whichever way one came"
 
 
-def test_the_cheapest_operations_are_taken_and_no_splat_twice():
-    lost = np.array([5.0, 1.0, 9.0, 4.0, 8.0])
-    pairs = Pairs(np.int32([0, 1, 2]), np.int32([3, 2, 4]), np.float32([0.5, 0.1, 2.0]), np.float32([1, 1, 1]))
-    # (1, 2) at 0.1, (0, 3) at 0.5; then deleting 1 and merging 2 would use a splat twice, so 4 is deleted at 8
-    deleted, joined = cheapest(lost, pairs, 3)
-    assert deleted.tolist() == [4] and joined.tolist() == [0, 1]
-    deleted, joined = cheapest(lost, NO_PAIRS, 2)
-    assert deleted.tolist() == [1, 3] and not len(joined)
+def test_rescoring_beats_scoring_once_which_beats_chance(given):
+    splats, cameras, targets = given
+    once = torch.from_numpy(highest(leave_one_out_scores(splats, cameras), 80).kept)
+    again = reduce(splats, cameras, targets, 80, NullContext(), ratio=0.8, neighbours=0).splats
+    chance = torch.randperm(400, generator=torch.Generator().manual_seed(0))[:80]
+    errors = [error(s, cameras, targets) for s in (again, splats.take(once), splats.take(chance))]
+    assert errors[0] < 0.9 * errors[1] < 0.5 * errors[2]
+
+
+def test_one_round_of_deleting_is_plain_leave_one_out(given):
+    splats, cameras, targets = given
+    state = reduce(splats, cameras, targets, 80, NullContext(), ratio=0, neighbours=0, graph=False)
+    assert len(state.rounds) == 1
+    assert np.array_equal(state.ids, highest(leave_one_out_scores(splats, cameras), 80).kept)
 
 
 def hidden() -> Splats:
@@ -130,6 +140,9 @@ def test_unseen_splats_go_first_or_last_as_asked():
     kept = reduce(splats, cameras, targets, 30, NullContext(), unseen="keep")
     assert set(range(50, 60)) <= set(kept.ids)
     assert not np.isin(kept.merges.first, np.arange(50, 60)).any(), "and stay as they are"
+    few = reduce(splats, cameras, targets, 4, NullContext(), unseen="keep")
+    volumes = (splats.opacities * splats.scales.prod(dim=1)).masked_fill(~torch.from_numpy(unseen), 0)
+    assert few.ids.tolist() == sorted(volumes.topk(4).indices.tolist()), "the largest if there is no room for all"
 
 
 def test_one_splat_can_be_left():
