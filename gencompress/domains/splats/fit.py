@@ -84,7 +84,8 @@ def trimmed(left: SplatScene, dense: Dense, views: Views, config: options.Config
             targets = renders(dense.splats, cameras)
         count = max(1, int(len(left) * limit * (1 - BYTE_BAND / 8) / size))
         neighbours = config.merge.neighbours if config.merge.pairs else 0
-        state = reduce(Splats.of(left, dense.device), cameras, targets, count, Quiet(ctx), neighbours=neighbours)
+        splats = Splats.of(left, dense.device)
+        state = reduce(splats, cameras, targets, count, Quiet(ctx), ratio=0, neighbours=neighbours)
         left = scene_of(state.splats, left.take(state.ids))
     return left
 

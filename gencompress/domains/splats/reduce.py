@@ -22,6 +22,7 @@ from gencompress.formats.cameras import Cameras
 from gencompress.kernels.splats import Splats
 
 STAYS = np.iinfo(np.int32).max
+FEWEST_ROUNDS = 4  # of a reduction that does not score only once
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,8 @@ def reduce(
         targets: renders of the input in these views [V, H, W, 3].
         count: splats to leave, >= 1.
         ctx: progress, checkpoints after every round, stopping.
-        ratio: part that one round leaves; a splat may take part in one deletion or merge of a round.
+        ratio: part that one round leaves, more if there would be fewer than `FEWEST_ROUNDS`; 0 makes one round. A splat
+            may take part in one deletion or merge of a round.
         neighbours: candidates for the partner of every splat; 0 deletes only.
         graph: what goes makes like neighbours dearer in the same round (`gencompress.domains.splats.choice`).
         unseen: what becomes of splats that are drawn in no view: ``prune`` removes them first, ``keep`` last, by
@@ -99,8 +101,9 @@ def reduce(
         state = start.back(_shared_rounds(start, len(splats), count, ratio), splats)
     else:
         state = Reduced.of(splats, unseen_by(splats, cameras) if unseen == "keep" else None)
+    part = part_left(len(splats), count, ratio)
     while len(state.splats) > count:
-        left = max(count, int(ratio * len(state.splats)))
+        left = max(count, int(part * len(state.splats)))
         state = one_round(state, cameras, targets, left, neighbours, graph)
         ctx.progress(len(splats) - len(state.splats), len(splats) - count)
         ctx.save_checkpoint(len(state.rounds), recorded(state), {"rounds": list(state.rounds)})
@@ -108,11 +111,16 @@ def reduce(
     return state
 
 
+def part_left(units: int, count: int, ratio: float) -> float:
+    """Part of the splats that every round of a reduction from `units` to `count` leaves."""
+    return max(ratio, (count / units) ** (1 / FEWEST_ROUNDS)) if ratio else 0.0
+
+
 def _shared_rounds(state: Reduced, units: int, count: int, ratio: float) -> int:
     """How many rounds of `state` a reduction to `count` begins with; the last round of any stops at its own count."""
-    left = units
+    left, part = units, part_left(units, count, ratio)
     for number, done in enumerate(state.rounds):
-        left = max(count, int(ratio * left))
+        left = max(count, int(part * left))
         if done["splats"] != left:
             return number
     return len(state.rounds)

@@ -11,7 +11,7 @@ import torch
 from gencompress.criteria.leave_one_out import leave_one_out_scores
 from gencompress.domains.splats import reduce as reducing
 from gencompress.domains.splats.domain import renders
-from gencompress.domains.splats.reduce import STAYS, Reduced, recorded, reduce, resumed
+from gencompress.domains.splats.reduce import FEWEST_ROUNDS, STAYS, Reduced, part_left, recorded, reduce, resumed
 from gencompress.domains.splats.road import highest
 from gencompress.errors import Interrupted
 from gencompress.kernels.splats import Splats
@@ -69,6 +69,15 @@ def test_the_count_is_reached_exactly_and_the_record_adds_up(given):
     assert state.rounds[0]["error"] == 0, "the first round starts from the input"
     first = state.back(1, splats).splats
     assert len(first) == 280 and state.rounds[1]["error"] == pytest.approx(error(first, cameras, targets), rel=1e-4)
+
+
+def test_there_are_a_few_rounds_whatever_the_count(given):
+    splats, cameras, targets = given
+    few = reduce(splats, cameras, targets, 256, NullContext(), ratio=0.5, neighbours=0)
+    assert len(few.rounds) == FEWEST_ROUNDS == 4
+    lefts = [400, *(r["splats"] for r in few.rounds)]
+    assert all(b / a == pytest.approx(0.64**0.25, abs=0.01) for a, b in itertools.pairwise(lefts))
+    assert part_left(400, 10, 0.7) == 0.7 and part_left(400, 256, 0) == 0
 
 
 def test_deleting_and_merging_is_closer_to_the_input_than_deleting(given):
