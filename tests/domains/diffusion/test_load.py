@@ -142,7 +142,7 @@ def test_pickles_are_never_opened(folder):
 
     (folder / "unet" / WEIGHTS).unlink()
     torch.save(Trap(), folder / "unet" / "diffusion_pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"diffusion_pytorch_model.bin is a pickle.*safe_serialization=True"):
+    with pytest.raises(ModelError, match=r"diffusion_pytorch_model.bin is a pickle.*use_safetensors=False"):
         load_pipeline(folder)
 
 
