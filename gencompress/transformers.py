@@ -8,12 +8,17 @@ without that key are built as ever.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-MODULES = ("transformers.models.sam.modeling_sam",)  # those whose encoders can be pruned
+# modules of transformers, and ours that teach their encoders
+MODULES: Mapping[str, str] = {
+    "transformers.models.sam.modeling_sam": "gencompress.domains.sam.modeling_vit",
+    "transformers.models.sam2.modeling_sam2": "gencompress.domains.sam.modeling_hiera",
+}
 
 
 class _WhenImported(MetaPathFinder):
@@ -30,24 +35,23 @@ class _WhenImported(MetaPathFinder):
 
         def run_and_teach(module: ModuleType) -> None:
             run(module)
-            _teach()
+            _teach(name)
 
         spec.loader.exec_module = run_and_teach  # type: ignore[method-assign]  # the loader is this spec's own
         return spec
 
 
-def _teach() -> None:
-    from gencompress.domains.sam.modeling import read_pruning_
-
-    read_pruning_()
+def _teach(name: str) -> None:
+    import_module(MODULES[name]).read_pruning_()
 
 
 def register() -> None:
     """Teach the modules that are imported already, and the others when they are."""
     if not any(isinstance(finder, _WhenImported) for finder in sys.meta_path):
         sys.meta_path.insert(0, _WhenImported())
-    if any(name in sys.modules for name in MODULES):
-        _teach()
+    for name in MODULES:
+        if name in sys.modules:
+            _teach(name)
 
 
 register()

@@ -40,7 +40,8 @@ def trace(encoder: nn.Module, *, attention: bool = True) -> Work:
 
 def example_image(encoder: Any, device: torch.device | str = "cpu") -> Tensor:
     """Zeros of the shape and dtype of one image [1, channels, height, width]."""
-    size = encoder.config.image_size
+    config = getattr(encoder.config, "backbone_config", encoder.config)
+    size = config.image_size
     height, width = (size, size) if isinstance(size, int) else size
     dtype = next(encoder.parameters()).dtype
-    return torch.zeros(1, encoder.config.num_channels, height, width, device=device, dtype=dtype)
+    return torch.zeros(1, config.num_channels, height, width, device=device, dtype=dtype)

@@ -11,15 +11,16 @@ from torch import nn
 from gencompress.core.cost import CostModel, Metric
 from gencompress.core.group import Groups
 from gencompress.core.plan import Plan, fingerprint
+from gencompress.domains.sam.configs import require_stock
 from gencompress.domains.sam.costs import cost_model
 from gencompress.domains.sam.groups import groups_of
-from gencompress.domains.sam.removal import remove, require_stock, with_encoder
+from gencompress.domains.sam.removal import remove, with_encoder
 from gencompress.domains.sam.subject import Images, SamSubject
 
 
 @dataclass(frozen=True)
 class Sam:
-    """A `SamModel` and the kinds of units that may be removed from its image encoder.
+    """A `SamModel` or `Sam2Model`, and the kinds of units that may be removed from its image encoder.
 
     Args:
         model: opened by `gencompress.domains.sam.load.load_sam`, or built in memory.

@@ -10,16 +10,16 @@ from gencompress.run.atomic import write_dir
 
 
 def export_sam(model: Any, plan: Plan, out: Path | str, *, processor: Any = None, card: str | None = None) -> Path:
-    """Save a `SamModel` with its plan; the folder appears whole or not at all.
+    """Save a `SamModel` or `Sam2Model` with its plan; the folder appears whole or not at all.
 
-    It opens with `SamModel.from_pretrained` and `AutoModel.from_pretrained`: of plain transformers if its config is a
-    stock one (`gencompress.domains.sam.removal.require_stock`), and else after `import gencompress`.
+    It opens with `from_pretrained` of its class and of `AutoModel`: in plain transformers if its config is a stock one
+    (`gencompress.domains.sam.configs.require_stock`), and else after `import gencompress`.
 
     Args:
         model: the pruned model.
         plan: what was removed, saved as ``plan.json``.
         out: the folder to make.
-        processor: the `SamProcessor` that goes with the model, saved beside it.
+        processor: the `SamProcessor` or `Sam2Processor` that goes with the model, saved beside it.
         card: text of the model card, saved as ``README.md``.
 
     Raises:

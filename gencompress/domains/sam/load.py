@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gencompress.domains.sam.families import FAMILIES
 from gencompress.errors import ModelError
 from gencompress.formats.model_folder import check_finite, check_keys, check_weights, explained, first_line, read_json
 
-MODEL_TYPE = "sam"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PATTERNS = ("*.json", "*.safetensors", "README.md")  # pickles and code stay on the hub
 
@@ -22,7 +23,7 @@ def load_sam(
     device: torch.device | str = "cpu",
     attention: str | None = None,
 ) -> Any:
-    """Open a `SamModel`, dense or pruned. Nothing is unpickled, and no weight is re-initialised.
+    """Open a `SamModel` or `Sam2Model`, dense or pruned. Nothing is unpickled, and no weight is re-initialised.
 
     Args:
         source: a local folder, or a hub id (``owner/name``).
@@ -37,14 +38,14 @@ def load_sam(
     folder = _locate(source)
     check_weights(folder)
     kind = read_json(folder / "config.json").get("model_type")
-    if kind != MODEL_TYPE:
+    family = next((family for family in FAMILIES.values() if kind in family.types), None)
+    if family is None:
+        known = " and ".join(family.model for family in FAMILIES.values())
         raise ModelError(
-            f"{folder / 'config.json'} is of a model of type {kind!r}, not {MODEL_TYPE!r}: what transformers' SamModel "
-            f"opens can be pruned, models that are only prompted like SAM cannot"
+            f"{folder / 'config.json'} is of a model of type {kind!r}: what transformers' {known} open can be pruned, "
+            f"models that are only prompted like SAM cannot"
         )
-    from transformers import SamModel
-
-    stock: Any = SamModel
+    stock: Any = getattr(import_module(family.module), family.model)
     options = {"use_safetensors": True, "output_loading_info": True, "attn_implementation": attention}
     with explained(folder):
         try:

@@ -25,7 +25,9 @@ class SamSubject:
         self.module, self.teacher, self.images = encoder, teacher, images
 
     def outputs(self, index: int, size: int) -> Tensor:
-        """Embeddings by the student [size, channels, height, width], with gradient."""
+        """Embeddings by the student, with gradient: of SAM [size, channels, height, width], of Sam2 the values of all
+        levels [size, values].
+        """
         return _embeddings(self.module, self.images(index, size))
 
     @torch.no_grad()
@@ -36,4 +38,6 @@ class SamSubject:
 
 def _embeddings(encoder: Any, pixels: Tensor) -> Tensor:
     parameter = next(encoder.parameters())
-    return encoder(pixels.to(parameter.device, parameter.dtype)).last_hidden_state
+    out = encoder(pixels.to(parameter.device, parameter.dtype))
+    levels = getattr(out, "fpn_hidden_states", None)
+    return out.last_hidden_state if levels is None else torch.cat([level.flatten(1) for level in levels], dim=1)

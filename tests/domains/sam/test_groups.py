@@ -13,11 +13,12 @@ from gencompress.core.gate import gated
 from gencompress.core.group import shapes_of
 from gencompress.core.plan import Plan, fingerprint
 from gencompress.criteria.random import random_scores
+from gencompress.domains.sam.configs import require_stock
 from gencompress.domains.sam.domain import Sam
 from gencompress.domains.sam.groups import groups_of
 from gencompress.domains.sam.removal import remove
 from gencompress.errors import BudgetError, ConfigError, ModelError, PlanError
-from tests.domains.sam.tiny import embed, pixels, tiny_sam
+from tests.domains.sam.tiny import embed, pixels, tiny_sam, tiny_sam2
 from tests.laws.denoisers import relative
 
 
@@ -77,9 +78,49 @@ def test_layers_behind_a_removed_one_move_up_and_keep_their_windows():
     assert (encoder.config.num_hidden_layers, encoder.config.global_attn_indexes) == (4, [1, 3])
 
 
-@pytest.mark.parametrize("kinds", [("head_dim",), ("head",), ("ffn",), ("width",), ("depth",)])
-def test_gates_per_sample_follow_their_sample_through_the_windows(kinds):
-    encoder = tiny_sam().vision_encoder
+def test_stages_of_sam2_lose_blocks_but_never_their_first():
+    encoder = tiny_sam2().vision_encoder
+    groups = groups_of(encoder, ["depth"])
+    assert [g.name for g in groups] == [f"backbone.blocks.{i}" for i in (2, 4, 5, 7)]
+    gone = ("backbone.blocks.2", "backbone.blocks.5")
+    plan = Plan({g.name: torch.arange(int(g.name not in gone)) for g in groups}, {g.name: 1 for g in groups})
+    small = remove(encoder, groups, plan)
+    backbone = small.config.backbone_config
+    assert not hasattr(small.config, "pruning")
+    assert (backbone.blocks_per_stage, backbone.global_attention_blocks) == ([1, 1, 2, 2], [3])
+    assert [block.window_size for block in small.backbone.blocks] == [4, 4, 2, 0, 4, 2]
+    assert encoder.config.backbone_config.blocks_per_stage == [1, 2, 3, 2]
+
+
+def test_every_weight_of_a_sam2_encoder_is_owned_but_the_biases_of_the_neck():
+    encoder = tiny_sam2().vision_encoder
+    groups, shapes = groups_of(encoder), shapes_of(encoder.state_dict())
+    groups.check(shapes)
+    rest = set(shapes) - {s.tensor for g in groups for s in g.slices}
+    assert rest == {f"neck.convs.{i}.bias" for i in range(4)}
+
+
+def test_stages_of_equal_width_are_not_taken_for_a_stock_config():
+    """Stock Sam2 projects and pools between stages only where their widths differ."""
+    encoder = tiny_sam2(num_attention_heads_per_stage=[1, 1, 4, 8]).vision_encoder
+    groups = groups_of(encoder)
+    kept = {g.name: torch.arange(g.size) for g in groups}
+    kept |= {"residual.1": torch.arange(16)}
+    kept |= {f"backbone.blocks.{i}.attn": torch.arange(16) for i in (1, 2)}
+    kept |= {f"backbone.blocks.{i}.mlp": torch.arange(64) for i in (1, 2)}
+    plan = Plan(kept, {g.name: g.size for g in groups})
+    small = remove(encoder, groups, plan)
+    assert "pruning" in small.config.to_dict()
+    with gated(encoder, groups, plan.masks()):
+        assert relative(embed(small, pixels()), embed(encoder, pixels())) <= 1e-5
+    with pytest.raises(ModelError, match="next to each other are equally wide, 16, 16, 64, 128"):
+        require_stock(small)
+
+
+@pytest.mark.parametrize("build", [tiny_sam, tiny_sam2])
+@pytest.mark.parametrize("kinds", [("head_dim",), ("ffn",), ("width",), ("depth",)])
+def test_gates_per_sample_follow_their_sample_through_the_windows(kinds, build):
+    encoder = build().vision_encoder
     groups = groups_of(encoder, kinds)
     generator = torch.Generator().manual_seed(3)
     gates = {g.name: torch.rand(2, g.size, generator=generator) for g in groups}
@@ -126,6 +167,14 @@ def test_plans_for_other_weights_are_refused_unless_asked_for():
 def test_kinds_that_do_not_go_together_are_refused(kinds, uniform, says):
     with pytest.raises(ConfigError, match=says):
         groups_of(tiny_sam().vision_encoder, kinds, uniform=uniform)
+
+
+def test_kinds_of_sam2_that_do_not_go_together_are_refused():
+    encoder = tiny_sam2().vision_encoder
+    with pytest.raises(ConfigError, match="Sam2VisionModel has no groups of kind 'head'; it offers width"):
+        groups_of(encoder, ["head"])
+    with pytest.raises(ConfigError, match="one MLP ratio, so uniform results need 'width' together with 'ffn'"):
+        groups_of(encoder, ["width", "head_dim"], uniform=True)
 
 
 def test_other_architectures_and_adapters_are_refused():

@@ -15,7 +15,7 @@ from gencompress.domains.sam.groups import groups_of
 from gencompress.domains.sam.load import load_sam
 from gencompress.domains.sam.removal import remove, with_encoder
 from gencompress.errors import ModelError
-from tests.domains.sam.tiny import segment, tiny_sam
+from tests.domains.sam.tiny import segment, tiny_sam, tiny_sam2
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,10 @@ def test_a_good_folder_opens_as_it_was(folder):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("kind", ["sam_hq", "sam2", "fast_sam", None])
+@pytest.mark.parametrize("kind", ["sam_hq", "sam3", "fast_sam", None])
 def test_other_architectures_are_refused(folder, kind):
     change(folder, lambda c: c.update(model_type=kind))
-    with pytest.raises(ModelError, match=rf"config.json is of a model of type {kind!r}, not 'sam'"):
+    with pytest.raises(ModelError, match=rf"config.json is of a model of type {kind!r}: "):
         load_sam(folder)
 
 
@@ -121,3 +121,20 @@ def test_a_hostile_or_wrong_pruning_config_is_refused(uneven, pruning, says):
     change(uneven, lambda c: c["vision_config"].update(pruning=pruning))
     with pytest.raises(ModelError, match=says):
         load_sam(uneven)
+
+
+def test_the_image_model_is_opened_out_of_a_video_model(tmp_path):
+    """Published Sam2 checkpoints are of type sam2_video."""
+    from transformers import Sam2VideoConfig, Sam2VideoModel
+
+    image = tiny_sam2()
+    parts = {k: v for k, v in image.config.to_dict().items() if k.endswith("_config")}
+    memory = {name: 16 for name in ("memory_attention_hidden_size", "memory_attention_feed_forward_hidden_size")}
+    memory |= {"memory_encoder_hidden_size": 16, "memory_encoder_output_channels": 8, "mask_downsampler_embed_dim": 16}
+    memory |= {"memory_fuser_embed_dim": 16, "memory_fuser_intermediate_dim": 16, "memory_attention_num_layers": 1}
+    video = Sam2VideoModel(Sam2VideoConfig(**parts, **memory))
+    video.load_state_dict(image.state_dict(), strict=False)
+    video.save_pretrained(tmp_path / "video")
+    opened = load_sam(tmp_path / "video").requires_grad_(False)
+    for ours, theirs in zip(segment(opened), segment(image), strict=True):
+        assert torch.equal(ours, theirs)

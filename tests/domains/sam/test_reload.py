@@ -20,10 +20,10 @@ from gencompress.domains.sam.domain import Sam
 from gencompress.domains.sam.export import export_sam
 from gencompress.domains.sam.load import load_sam
 from gencompress.errors import RunError
-from tests.domains.sam.tiny import prompted, segment, tiny_sam
+from tests.domains.sam.tiny import prompted, segment, tiny_sam, tiny_sam2
 from tests.laws.denoisers import relative
 
-NAMES = ("uniform", "per_layer")
+NAMES = ("uniform", "per_layer", "uniform_sam2", "per_layer_sam2")
 PRELUDE = """
     import json, sys
     from pathlib import Path
@@ -32,14 +32,15 @@ PRELUDE = """
     def check(name, again=None):
         import torch
         from safetensors.torch import load_file
-        from transformers import AutoModel, SamModel
+        from transformers import AutoModel, Sam2Model, SamModel
         torch.set_num_threads(1)
         wanted = load_file(root / f"{name}.safetensors")
         given = {n: wanted[n] for n in ("pixel_values", "input_points", "input_labels", "input_boxes")}
         for attention in ("eager", "sdpa"):
-            for kind in (SamModel, AutoModel):
+            own = Sam2Model if "sam2" in name else SamModel
+            for kind in (own, AutoModel):
                 model = kind.from_pretrained(root / name, attn_implementation=attention)
-                assert type(model) is SamModel
+                assert type(model) is own
                 with torch.no_grad():
                     out = model(**given)
                 for field in ("pred_masks", "iou_scores"):
@@ -52,9 +53,9 @@ PRELUDE = """
 
 
 def pruned(name: str) -> tuple[Sam, Plan]:
-    dense = Sam(tiny_sam(), uniform=name == "uniform")
+    dense = Sam(tiny_sam2() if "sam2" in name else tiny_sam(), uniform=name.startswith("uniform"))
     scores = random_scores(dense.groups)
-    if name == "uniform":
+    if dense.uniform:
         plan = solve_ratio(dense.groups, scores, 0.5, dense.cost("params"), dense.source)
     else:
         plan = solve(dense.groups, scores, Budget(keep=0.5), dense.cost("params"), dense.source)
@@ -63,7 +64,7 @@ def pruned(name: str) -> tuple[Sam, Plan]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
-    """Folders of both results, with the prompts and the answers given before saving."""
+    """Folders of all results, with the prompts and the answers given before saving."""
     root = tmp_path_factory.mktemp("exported")
     for name in NAMES:
         small, plan = pruned(name)
@@ -85,19 +86,21 @@ def in_a_new_process(root: Path, code: str) -> dict[str, float]:
 def test_uniform_results_open_in_plain_transformers_and_uneven_ones_fail_loudly(exported):
     code = """
         check("uniform")
+        check("uniform_sam2")
         assert not any(module.startswith("gencompress") for module in sys.modules)
-        from transformers import SamModel
-        try:
-            SamModel.from_pretrained(root / "per_layer")
-        except RuntimeError as error:
-            assert "size mismatch" in str(error) or "mismatch" in str(error)
-        else:
-            raise SystemExit("plain transformers opened a folder that it cannot know how to build")
-        import gencompress                      # after transformers has imported its module
+        from transformers import AutoModel
+        for name in ("per_layer", "per_layer_sam2"):
+            try:
+                AutoModel.from_pretrained(root / name)
+            except RuntimeError as error:
+                assert "mismatch" in str(error)
+            else:
+                raise SystemExit("plain transformers opened a folder that it cannot know how to build")
+        import gencompress                      # after transformers has imported its modules
         check("per_layer")
     """
     found = in_a_new_process(exported, code)
-    assert len(found) == 16 and max(found.values()) <= 1e-5
+    assert len(found) == 24 and max(found.values()) <= 1e-5
 
 
 def test_import_gencompress_is_all_that_uneven_results_need(exported):
@@ -106,10 +109,11 @@ def test_import_gencompress_is_all_that_uneven_results_need(exported):
         assert not {"torch", "transformers"} & set(sys.modules)
         check("per_layer", again="per_layer-2")
         check("per_layer-2")
+        check("per_layer_sam2")
         assert not any(module.startswith("gencompress.domains.sam.groups") for module in sys.modules)
     """
     found = in_a_new_process(exported, code)
-    assert len(found) == 16 and max(found.values()) <= 1e-5
+    assert len(found) == 24 and max(found.values()) <= 1e-5
     first, second = (json.loads((exported / f / "config.json").read_text()) for f in ("per_layer", "per_layer-2"))
     assert first["vision_config"]["pruning"] == second["vision_config"]["pruning"]
 
@@ -139,6 +143,17 @@ def test_half_precision_survives(tmp_path):
     loaded = load_sam(tmp_path / "out", dtype=torch.bfloat16)
     ours, theirs = small.model.state_dict(), loaded.state_dict()
     assert all(torch.equal(ours[k], theirs[k]) and theirs[k].dtype == torch.bfloat16 for k in ours)
+
+
+def test_stages_of_a_uniform_sam2_are_in_its_stock_config(exported):
+    vision = json.loads((exported / "uniform_sam2" / "config.json").read_text())["vision_config"]
+    backbone = vision["backbone_config"]
+    assert (backbone["embed_dim_per_stage"], backbone["hidden_size"], backbone["mlp_ratio"]) == (
+        [8, 16, 32, 64],
+        8,
+        4.0,
+    )
+    assert vision["backbone_channel_list"] == [64, 32, 16, 8] and "pruning" not in vision
 
 
 def test_the_processor_travels_along(tmp_path):

@@ -48,6 +48,36 @@ def tiny_sam(attention: str = "sdpa", seed: int = 0, **vision: Any) -> Any:
     return model
 
 
+def tiny_sam2(attention: str = "sdpa", seed: int = 0, **backbone: Any) -> Any:
+    """A frozen `Sam2Model`: 4 stages of 1, 2, 3 and 2 blocks, 16 to 128 wide, with pooling between them."""
+    from transformers import Sam2Config, Sam2Model
+
+    stages = {
+        "image_size": [SIZE, SIZE],
+        "hidden_size": 16,
+        "blocks_per_stage": [1, 2, 3, 2],
+        "embed_dim_per_stage": [16, 32, 64, 128],
+        "num_attention_heads_per_stage": [1, 2, 4, 8],
+        "window_size_per_stage": [4, 2, 4, 2],
+        "global_attention_blocks": [4],
+    }
+    vision = {
+        "backbone_config": {"model_type": "sam2_hiera_det_model"} | stages | backbone,
+        "backbone_channel_list": [128, 64, 32, 16],
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+        "fpn_hidden_size": 16,
+    }
+    prompt = {"hidden_size": 16, "image_size": SIZE, "patch_size": 16, "mask_input_channels": 4}
+    decoder = {"hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+    config = Sam2Config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Sam2Model._from_config(config, attn_implementation=attention)
+        for parameter in model.eval().requires_grad_(False).parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
 def full_size(width: int, heads: int, layers: int, attend_globally: tuple[int, ...]) -> Any:
     """A SAM of a published size on the meta device."""
     from transformers import SamConfig, SamModel
@@ -75,8 +105,10 @@ def pixels(batch: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
 
 @torch.no_grad()
 def embed(encoder: Any, images: Tensor) -> Tensor:
-    """Embeddings [batch, channels, height, width]."""
-    return encoder(images).last_hidden_state
+    """Embeddings [batch, channels, height, width]; of Sam2 the values of all levels [batch, values]."""
+    out = encoder(images)
+    levels = getattr(out, "fpn_hidden_states", None)
+    return out.last_hidden_state if levels is None else torch.cat([level.flatten(1) for level in levels], 1)
 
 
 def prompted() -> dict[str, Tensor]:
