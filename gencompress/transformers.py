@@ -14,18 +14,17 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+from gencompress.domains.sam.families import FAMILIES
+
 # modules of transformers, and ours that teach their encoders
-MODULES: Mapping[str, str] = {
-    "transformers.models.sam.modeling_sam": "gencompress.domains.sam.modeling_vit",
-    "transformers.models.sam2.modeling_sam2": "gencompress.domains.sam.modeling_hiera",
-}
+_TEACHERS: Mapping[str, str] = {family.module: family.teacher for family in FAMILIES.values()}
 
 
 class _WhenImported(MetaPathFinder):
-    """Finds nothing itself: it lets the others find one of `MODULES`, and teaches the module after it has run."""
+    """Finds nothing itself: it lets the others find a module of encoders, and teaches the module after it has run."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name not in MODULES:
+        if name not in _TEACHERS:
             return None
         found = (f.find_spec(name, path, target) for f in sys.meta_path if f is not self and hasattr(f, "find_spec"))
         spec = next((s for s in found if s is not None), None)
@@ -42,14 +41,14 @@ class _WhenImported(MetaPathFinder):
 
 
 def _teach(name: str) -> None:
-    import_module(MODULES[name]).read_pruning_()
+    import_module(_TEACHERS[name]).read_pruning_()
 
 
 def register() -> None:
     """Teach the modules that are imported already, and the others when they are."""
     if not any(isinstance(finder, _WhenImported) for finder in sys.meta_path):
         sys.meta_path.insert(0, _WhenImported())
-    for name in MODULES:
+    for name in _TEACHERS:
         if name in sys.modules:
             _teach(name)
 

@@ -67,7 +67,7 @@ def spent(module: torch.nn.Module, work: Work) -> int:
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @named
-@settings(law, max_examples=8)
+@settings(law, max_examples=6)
 @given(data=st.data())
 def test_removed_is_masked_and_costs_what_was_foretold(name, kinds, attention, data):
     dense = encoder(name, attention)

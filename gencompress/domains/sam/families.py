@@ -23,6 +23,7 @@ class Family:
         model: name of the class of the whole model.
         types: values of ``model_type`` in the config of a whole model.
         module: where transformers defines both.
+        teacher: our module whose `read_pruning_` teaches the encoder's class to build widths per layer.
         kinds: kinds of groups.
     """
 
@@ -30,18 +31,27 @@ class Family:
     model: str
     types: tuple[str, ...]
     module: str
+    teacher: str
     kinds: tuple[str, ...]
 
 
 FAMILIES: dict[str, Family] = {
     family.native: family
     for family in (
-        Family("SamVisionEncoder", "SamModel", ("sam",), "transformers.models.sam.modeling_sam", KINDS),
+        Family(
+            "SamVisionEncoder",
+            "SamModel",
+            ("sam",),
+            "transformers.models.sam.modeling_sam",
+            "gencompress.domains.sam.modeling_vit",
+            KINDS,
+        ),
         Family(
             "Sam2VisionModel",
             "Sam2Model",
             ("sam2", "sam2_video"),  # the published checkpoints are of the video model, which has the image model in it
             "transformers.models.sam2.modeling_sam2",
+            "gencompress.domains.sam.modeling_hiera",
             ("width", "head_dim", "ffn", "depth"),
         ),
     )

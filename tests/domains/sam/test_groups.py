@@ -15,6 +15,7 @@ from gencompress.core.plan import Plan, fingerprint
 from gencompress.criteria.random import random_scores
 from gencompress.domains.sam.configs import require_stock
 from gencompress.domains.sam.domain import Sam
+from gencompress.domains.sam.families import FAMILIES
 from gencompress.domains.sam.groups import groups_of
 from gencompress.domains.sam.removal import remove
 from gencompress.errors import BudgetError, ConfigError, ModelError, PlanError
@@ -117,11 +118,14 @@ def test_stages_of_equal_width_are_not_taken_for_a_stock_config():
         require_stock(small)
 
 
-@pytest.mark.parametrize("build", [tiny_sam, tiny_sam2])
-@pytest.mark.parametrize("kinds", [("head_dim",), ("ffn",), ("width",), ("depth",)])
-def test_gates_per_sample_follow_their_sample_through_the_windows(kinds, build):
+@pytest.mark.parametrize(
+    ("build", "kind"),
+    [(tiny_sam, kind) for kind in FAMILIES["SamVisionEncoder"].kinds]
+    + [(tiny_sam2, kind) for kind in FAMILIES["Sam2VisionModel"].kinds],
+)
+def test_gates_per_sample_follow_their_sample_through_the_windows(build, kind):
     encoder = build().vision_encoder
-    groups = groups_of(encoder, kinds)
+    groups = groups_of(encoder, [kind])
     generator = torch.Generator().manual_seed(3)
     gates = {g.name: torch.rand(2, g.size, generator=generator) for g in groups}
     with gated(encoder, groups, gates):
@@ -213,3 +217,13 @@ def test_two_rounds_end_with_a_stock_config():
     last = remove(between, second, keep(second, head_dim=range(8), ffn=range(24)))
     assert not hasattr(last.config, "pruning")
     assert (last.config.hidden_size, last.config.num_attention_heads, last.config.mlp_dim) == (16, 2, 24)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_encoders_without_position_tables_and_biases(attention):
+    encoder = tiny_sam(attention, use_rel_pos=False, use_abs_pos=False, qkv_bias=False).vision_encoder
+    groups = groups_of(encoder)
+    plan = keep(groups, width=range(3, 20), head_dim=[1, 4, 9], ffn=range(7))
+    with gated(encoder, groups, plan.masks()):
+        masked = embed(encoder, pixels())
+    assert relative(embed(remove(encoder, groups, plan), pixels()), masked) <= 1e-5
