@@ -19,15 +19,17 @@ from gencompress.cli import run_command
 from gencompress.config import CRITERIA
 from gencompress.core.plan import Plan
 from gencompress.domains.splats.domain import Dense
+from gencompress.domains.splats.fit import size_of
 from gencompress.domains.splats.judge import Judge
 from gencompress.domains.splats.stages import read_views
 from gencompress.errors import BudgetError, ConfigError, DataError, FormatError, PlanError
 from gencompress.formats import read_scene, write_scene
 from gencompress.run import launch, read_journal, read_manifest
+from gencompress.scenes import path as sample
 from tests.e2e.pipes import metrics, quoted, stages_run
 from tests.formats.synthetic import assert_equal
 from tests.run.recipe import in_child, wait
-from tests.splat_scenes import ball
+from tests.splat_scenes import ball, room
 
 FORMATS = ("ply", "compressed.ply", "splat", "spz", "sog", "glb", "html")
 FEW = ["rig.views=6", "rig.size=48", "metrics.latency_runs=1", "run.threads=1", "run.quiet=true"]
@@ -185,6 +187,29 @@ def test_bytes_are_met_within_two_percent(kind, scene, tmp_path):
     size = (tmp_path / "run" / "export" / f"ball.{kind}").stat().st_size
     assert size == found["budget"]["reached"] == found["pruned"]["bytes"]
     assert 0.98 * limit * 1e6 <= size <= limit * 1e6
+
+
+SMALL = {
+    "ball": lambda: ball(2000, sh_degree=2, scale=0.06),
+    "room": lambda: room(3000),
+    "guitar": lambda: read_scene(sample("guitar")).take(slice(None, None, 30)),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("budget", ["max_mb", "min_psnr"])
+def test_budgets_are_met_on_scenes_of_any_kind(budget, name, tmp_path):
+    path = tmp_path / f"{name}.ply"
+    write_scene(path, SMALL[name]())
+    asked = round(0.3 * size_of(read_scene(path), "sog") / 1e6, 5) if budget == "max_mb" else 32
+    options = [f"budget.{budget}={asked}", *REFINED, "export.formats=[sog]"]
+    run = execute(path, tmp_path / "run", *options)
+    found = metrics(run)
+    if budget == "max_mb":
+        assert 0.98 * asked * 1e6 <= (run / "export" / f"{name}.sog").stat().st_size <= asked * 1e6
+    else:
+        assert asked <= found["files"][0]["psnr_db"] <= asked + 0.5
+    assert found["pruned"]["units"] < found["dense"]["units"]
 
 
 @pytest.mark.parametrize("criterion", ["leave_one_out", "blend_sum"])

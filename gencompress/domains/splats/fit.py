@@ -32,7 +32,7 @@ from gencompress.formats import SplatScene, read_scene, write_scene
 from gencompress.kernels.splats import Splats
 
 _GAIN_DB = 3.0  # what refinement adds, roughly: the first guess at a count has it before it is measured
-_MOST_TRIMS = 4
+_FIRST_AIM = BYTE_BAND / 8  # how far below the limit the first cut after refinement aims
 _SAMPLE = 20_000  # splats that tell about how many bytes each takes
 
 
@@ -71,22 +71,24 @@ def fitted(dense: Dense, views: Views, config: options.Config, ctx: Progress) ->
 
 
 def trimmed(left: SplatScene, dense: Dense, views: Views, config: options.Config, ctx: Progress) -> SplatScene:
-    """`left` with as many more of its cheapest splats merged or deleted as its first file is too large."""
+    """`left` with as many more of its cheapest splats merged or deleted as its first file is too large.
+
+    A file of fewer splats is not always smaller: every further cut aims twice as far below the limit as the one before.
+    """
     if config.budget.max_mb is None:
         return left
     limit, kind, cameras = config.budget.max_mb * MEGABYTE, config.export.formats[0], views.rig.scoring
     targets: Tensor | None = None
-    for _ in range(_MOST_TRIMS):
-        size = size_of(left, kind)
-        if size <= limit or len(left) == 1:
-            break
+    aim = _FIRST_AIM
+    while (size := size_of(left, kind)) > limit and len(left) > 1:
         if targets is None:
             targets = renders(dense.splats, cameras)
-        count = max(1, int(len(left) * limit * (1 - BYTE_BAND / 8) / size))
+        count = max(1, int(len(left) * limit * (1 - aim) / size))
         neighbours = config.merge.neighbours if config.merge.pairs else 0
         splats = Splats.of(left, dense.device)
         state = reduce(splats, cameras, targets, count, Quiet(ctx), ratio=0, neighbours=neighbours)
         left = scene_of(state.splats, left.take(state.ids))
+        aim = min(2 * aim, 0.5)
     return left
 
 
