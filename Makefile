@@ -28,6 +28,8 @@ bench: environment
 	@$(RUN) -m benchmarks.formats $(SCENES)
 	@$(RUN) -m benchmarks.sog $(SCENES) $(if $(PEER),--peer "$(PEER)")
 	@$(RUN) -m benchmarks.splats_quality $(SCENES) $(if $(PEER),--peer "$(PEER)")
+	@$(RUN) -m benchmarks.splats_budgets $(SCENES)
+	@$(RUN) -m benchmarks.splats_million
 	@$(RUN) -m benchmarks.frechet
 	@$(RUN) -m benchmarks.board
 
