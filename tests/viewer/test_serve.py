@@ -205,7 +205,11 @@ def test_what_is_no_scene_is_said_before_anything_is_served(tmp_path: Path) -> N
 def test_ctrl_c_ends_the_command_cleanly(tmp_path: Path) -> None:
     write_scene(tmp_path / "cat.ply", synthetic(50, degree=0))
     command = [sys.executable, "-m", "gencompress", "view", str(tmp_path / "cat.ply")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # a shell starts what it runs in the background deaf to Ctrl-C, and this process may be one of these
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert process.stdout is not None
     url = process.stdout.readline().split()[0]
     port = int(url.rstrip("/").rpartition(":")[2])

@@ -7,7 +7,7 @@ squared errors over the same views, so the cheapest are taken, whatever they are
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -45,10 +45,9 @@ class Reduced:
     rounds: tuple[dict[str, float], ...] = ()
 
     @classmethod
-    def of(cls, splats: Splats, spared: NDArray[np.bool_] | None = None) -> Reduced:
-        """Before the first round."""
-        none = np.zeros(len(splats), bool) if spared is None else spared
-        return cls(splats, np.full(len(splats), STAYS, np.int32), Merges.none(), none)
+    def of(cls, splats: Splats) -> Reduced:
+        """Before the first round, which tells what is spared."""
+        return cls(splats, np.full(len(splats), STAYS, np.int32), Merges.none(), np.zeros(len(splats), bool))
 
     @property
     def ids(self) -> NDArray[np.int32]:
@@ -100,11 +99,11 @@ def reduce(
     elif start is not None:
         state = start.back(_shared_rounds(start, len(splats), count, ratio), splats)
     else:
-        state = Reduced.of(splats, unseen_by(splats, cameras) if unseen == "keep" else None)
+        state = Reduced.of(splats)
     part = part_left(len(splats), count, ratio)
     while len(state.splats) > count:
         left = max(count, int(part * len(state.splats)))
-        state = one_round(state, cameras, targets, left, neighbours, graph)
+        state = one_round(state, cameras, targets, left, neighbours, graph, unseen)
         ctx.progress(len(splats) - len(state.splats), len(splats) - count)
         ctx.save_checkpoint(len(state.rounds), recorded(state), {"rounds": list(state.rounds)})
         ctx.stop_if_requested()
@@ -150,15 +149,14 @@ def _replayed(
     return Reduced(left, gone.astype(np.int32), merges, spared, rounds)
 
 
-def unseen_by(splats: Splats, cameras: Cameras) -> NDArray[np.bool_]:
-    """Splats that are drawn in no view [N]."""
-    return (splats.contributions(cameras).hits == 0).cpu().numpy()
-
-
-def one_round(state: Reduced, cameras: Cameras, targets: Tensor, count: int, neighbours: int, graph: bool) -> Reduced:
-    """Delete and merge until `count` splats are left, by errors measured once."""
+def one_round(
+    state: Reduced, cameras: Cameras, targets: Tensor, count: int, neighbours: int, graph: bool, unseen: str
+) -> Reduced:
+    """Delete and merge until `count` splats are left, by errors measured once; the first round sees what is unseen."""
     splats, ids = state.splats, state.ids
     seen, lost, error = measured(splats, cameras, targets)
+    if unseen == "keep" and not state.rounds:
+        state = replace(state, spared=np.count_nonzero(seen[:, :, 1], axis=1) == 0)
     pairs = candidate_pairs(splats, cameras, seen, neighbours) if neighbours and len(splats) > 1 else NO_PAIRS
     spared = state.spared[ids]
     if spared.any():
@@ -166,6 +164,7 @@ def one_round(state: Reduced, cameras: Cameras, targets: Tensor, count: int, nei
         lost = _above(lost, splats, spared)
     likeness = Likeness.of(splats) if graph else Likeness.none(len(splats))
     energies = seen[:, :, 0].sum(axis=1, dtype=np.float64)
+    del seen  # the largest array of all
     deleted, joined = cheapest(lost, energies, pairs, likeness, len(splats) - count)
     chosen = pairs.take(joined)
     record = {

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from gencompress.criteria.leave_one_out import leave_one_out_scores
-from gencompress.domains.splats import reduce as reducing
 from gencompress.domains.splats.domain import renders
 from gencompress.domains.splats.reduce import FEWEST_ROUNDS, STAYS, Reduced, part_left, recorded, reduce, resumed
 from gencompress.domains.splats.road import highest
@@ -142,7 +141,7 @@ def hidden() -> Splats:
 def test_unseen_splats_go_first_or_last_as_asked():
     splats, cameras = hidden(), ring(3, 32)
     targets = renders(splats, cameras)
-    unseen = reducing.unseen_by(splats, cameras)
+    unseen = (splats.contributions(cameras).hits == 0).numpy()
     assert unseen[50:].all() and not unseen[:50].all()
     pruned = reduce(splats, cameras, targets, 30, NullContext(), unseen="prune")
     assert not set(pruned.ids) & set(range(50, 60))
