@@ -22,7 +22,7 @@ _COMPLETION = ("-sc", "--shell-completion")
 _HELP = """\
 usage: gencompress COMMAND ...
 
-Compress generative models into files that the stock tools open.
+Compress generative models and 3D scenes into files that the stock tools open.
 
 commands:
   run      prune a model:  gencompress run +experiment=ecodiff_sample budget.keep=0.7
