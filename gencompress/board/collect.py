@@ -29,11 +29,15 @@ def read_runs(folders: Sequence[Path]) -> list[Row]:
     """The rows of run directories, or of all that lie in a folder: one per run, or one per file that a run exported.
 
     A run without figures has a row with state and error. Rows of equally named runs are told apart by their parents.
+    Files between the folders are passed over, as a shell puts them into ``runs/*``.
 
     Raises:
-        RunError: a folder does not exist, or holds no run.
+        RunError: a folder does not exist, or holds no run; nothing but files.
     """
-    paths = list(dict.fromkeys(run for folder in folders for run in _find(folder)))
+    given = [folder for folder in folders if not folder.is_file()]
+    if folders and not given:
+        raise RunError(f"{folders[0]} is a file: name run directories, or a folder that holds them")
+    paths = list(dict.fromkeys(run for folder in given for run in _find(folder)))
     if len(paths) > _MOST:
         raise RunError(f"{len(paths):,} runs are too many for one board, {_MOST:,} are the most")
     return [row for name, path in zip(_unique_names(paths), paths, strict=True) for row in read_run(name, path)]

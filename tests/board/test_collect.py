@@ -38,6 +38,15 @@ def test_runs_are_found_in_folders_and_counted_once(tmp_path):
     )
 
 
+def test_files_between_runs_are_passed_over(tmp_path):
+    for name in ("a", "b"):
+        make_run(tmp_path / name)
+    (tmp_path / "report.html").write_text("")
+    assert [row.id for row in read_runs(sorted(tmp_path.iterdir()))] == ["a", "b"]
+    with pytest.raises(RunError, match=r"report\.html is a file: name run directories"):
+        read_runs([tmp_path / "report.html"])
+
+
 def test_runs_of_one_name_are_told_apart_by_their_parents(tmp_path):
     for name in ("x/1/run", "y/1/run", "y/2/run", "y/other"):
         make_run(tmp_path / name)
