@@ -98,9 +98,11 @@ def upright(up: Vector) -> Vector:
     For -y, where trained scenes have their up, it is half a turn about z, which is what the viewer itself applies.
     """
     x, y, z = up / np.linalg.norm(up)
-    if y < -1 + 1e-9:
+    across = x**2 + z**2
+    if y < 0 and across < 1e-18:
         return np.array([0.0, 0.0, 1.0, 0.0])
-    quaternion = np.array([-z, 0.0, x, 1 + y])  # up x (0, 1, 0), and 1 + up . (0, 1, 0)
+    w = 1 + y if y > 0 else across / (1 - y)  # the same, but near -y the sum would lose its digits
+    quaternion = np.array([-z, 0.0, x, w])  # up x (0, 1, 0), and 1 + up . (0, 1, 0)
     return quaternion / np.linalg.norm(quaternion)
 
 

@@ -8,7 +8,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gencompress.domains.splats.frame import Frame, Up, axis_of
@@ -28,6 +28,8 @@ def frame(up: Up = "-y", radius: float = 2.0) -> Frame:
 
 
 @given(units, units)
+@example(np.array([0.0, -0.5, 1e-6]), np.array([0.0, 0.0, 1.0]))
+@example(np.array([1e-10, -1.0, 0.0]), np.array([1.0, 0.0, 0.0]))
 def test_upright_is_a_rotation_that_turns_up_upward(up: np.ndarray, point: np.ndarray) -> None:
     quaternion = upright(up)
     assert np.linalg.norm(quaternion) == pytest.approx(1)
