@@ -21,6 +21,7 @@ test: environment
 bench: environment
 	@$(RUN) -m benchmarks.gradient
 	@$(RUN) -m benchmarks.planning
+	@$(RUN) -m benchmarks.sam_sizes
 	@$(RUN) -m benchmarks.speed
 	@for sample in emoji32_ddpm emoji64_sd; do for metric in params macs; do \
 		$(RUN) -m benchmarks.quality --sample $$sample --metric $$metric || exit 1; done; done

@@ -28,6 +28,7 @@ from benchmarks.record import record, table
 from gencompress.formats import FORMATS, SplatScene, deviations, read_scene, write_scene
 from gencompress.formats.morton import morton_order
 from gencompress.formats.splat import cover_order
+from gencompress.metrics.memory import resident
 
 TURNS = 3
 ENDINGS = [ending for ending in FORMATS if ending.startswith(".")]
@@ -172,12 +173,6 @@ def halve(source: str, target: str) -> None:
     figures = {"read_s": read, "take_and_write_s": written}
     figures |= {"peak_anonymous_mb": (highest[0] - before) / 1e6, "peak_resident_mb": resident("VmHWM") / 1e6}
     print(json.dumps(figures))
-
-
-def resident(field: str) -> int:
-    """Bytes of this process by a field of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 import gencompress
+from benchmarks.record import RESULTS, add_row, read_rows
 from gencompress import scenes
 from gencompress.config import CompensateConfig, EcoDiffCriterion
 from gencompress.core.budget import Budget, solve
@@ -40,7 +40,6 @@ from gencompress.run import NullContext
 
 STEPS, FIRST_SEED, BATCH = 10, 6000, 16
 GUIDANCE = {"emoji32_ddpm": None, "emoji64_sd": 2.0}
-RESULTS = Path(__file__).parent / "results"
 CHEAP = ("taylor", "taylor / cost", "fisher", "fisher / cost", "gauss-newton", "gauss-newton / cost")
 Scores = dict[str, Tensor]
 
@@ -180,7 +179,7 @@ def cases(keeps: list[float], masks: int) -> list[Case]:
 
 def run(sample: str, metric: str, keeps: list[float], masks: int, images: int, out: Path) -> None:
     """Measure all cases that `out` does not hold yet."""
-    done = {(r["label"], r["keep"], r["seed"]) for r in read(out)}
+    done = {(r["label"], r["keep"], r["seed"]) for r in read_rows(out)}
     todo = [c for c in cases(keeps, masks) if (c.label, c.keep, c.seed) not in done]
     if not todo:
         return
@@ -191,20 +190,13 @@ def run(sample: str, metric: str, keeps: list[float], masks: int, images: int, o
         except BudgetError as error:  # of the baseline; what it cannot reach stays an empty cell
             print(f"{n}/{len(todo)}  {case.label} keep {case.keep}: {error}", flush=True)
             continue
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        add_row(out, row)
         left = (time.monotonic() - began) / n * (len(todo) - n) / 60
         psnr = float(np.mean(row["psnr_db"]))
         print(
             f"{n}/{len(todo)}  {case.label} keep {case.keep} seed {case.seed}: {psnr:.2f} dB  {left:.0f} min left",
             flush=True,
         )
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The rows measured so far."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def default_recipe(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -276,7 +268,7 @@ def main(show: Callable[[str], None] = print) -> None:
     out = RESULTS / f"quality-{args.sample}-{args.metric}.jsonl"
     if not args.show:
         run(args.sample, args.metric, args.keeps, args.masks, args.images, out)
-    rows = read(out)
+    rows = read_rows(out)
     rows += default_recipe(rows)
     show(report(rows, args.keeps, f"{args.sample}, keep as a part of the prunable {args.metric}"))
 

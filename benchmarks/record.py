@@ -1,4 +1,4 @@
-"""What every benchmark ends with: a Markdown table under a line that says where, when and how, and the same as JSON."""
+"""What benchmarks share: rows that survive an interruption, and a table that says where, when and how, also as JSON."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ def record(name: str, command: str, tables: Sequence[str], figures: dict[str, An
     path.write_text(json.dumps({**head, **figures}, indent=1) + "\n", encoding="utf-8")
     print(f"`{command}`, {head['hardware']}, {head['threads']} thread(s), torch {head['torch']}, {head['date']}\n")
     print("\n\n".join(tables))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows measured so far, one JSON object a line; none if the file is not there."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def add_row(path: Path, row: dict[str, Any]) -> None:
+    """Append a row as soon as it is measured."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.record import RESULTS, record, table
+from benchmarks.record import RESULTS, add_row, read_rows, record, table
 from gencompress.config import Config
 from gencompress.domains.splats.domain import Dense, Views, place
 from gencompress.domains.splats.fit import size_of
@@ -82,20 +82,14 @@ def cost_of(command: list[str]) -> dict[str, float]:
 
 def run(path: Path, out: Path) -> None:
     """Measure all rows of a scene that `out` does not hold yet."""
-    done = [(row["budget"], row["format"] if row["budget"] == "max_mb" else row["asked"]) for row in read(out)]
+    done = [(row["budget"], row["format"] if row["budget"] == "max_mb" else row["asked"]) for row in read_rows(out)]
     todo = [row for row in ROWS if row not in done]
     bench = Bench(path) if todo else None
     for row in todo:
         assert bench is not None
         found = bench.measure(*row)
-        with out.open("a") as file:
-            file.write(json.dumps(found) + "\n")
+        add_row(out, found)
         print(path.name, found, file=sys.stderr, flush=True)
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The rows measured so far."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def cells(scene: str, row: dict[str, Any]) -> list[object]:
@@ -119,7 +113,7 @@ def main() -> None:
         name = path.name.split(".")[0]
         out = RESULTS / f"splats_budgets-{name}.jsonl"
         run(path, out)
-        figures[name] = read(out)
+        figures[name] = read_rows(out)
         lines += [cells(name, row) for row in figures[name]]
     columns = ["scene", "file", "asked", "reached", "in the band", "splats"]
     columns += ["PSNR dB, test views", "fresh views", "close-ups", "CPU s", "peak RSS MB"]

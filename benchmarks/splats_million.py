@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from benchmarks.trained_like import trained_like
 from gencompress.criteria.spectral import high_pass_response
 from gencompress.formats import read_scene, write_scene
 from gencompress.kernels.splats import Splats
+from gencompress.metrics.memory import reset_peak, resident
 from gencompress.run import Run, launch
 from gencompress.run.settings import quoted
 from gencompress.scenes import path as sample
@@ -49,19 +49,12 @@ class Stopwatch:
     def stop(self, name: str) -> None:
         """What happened since the last call, or since the start, was `name`."""
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        self.parts.append({"part": name, "wall_s": wall, "cpu_s": cpu, "peak_mb": resident_mb("VmHWM")})
+        self.parts.append({"part": name, "wall_s": wall, "cpu_s": cpu, "peak_mb": resident("VmHWM") / 1e6})
         self._start()
 
     def _start(self) -> None:
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak (proc(5))
+        reset_peak()
         self._wall, self._cpu = time.perf_counter(), time.process_time()
-
-
-def resident_mb(field: str) -> float:
-    """A field of /proc/self/status."""
-    found = re.search(rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text("ascii"), re.MULTILINE)
-    assert found is not None
-    return int(found.group(1)) * 1024 / 1e6
 
 
 class TimedRun:

@@ -10,7 +10,6 @@ row is appended to a JSON-lines file as soon as it is measured, so the command r
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import subprocess
 import tempfile
@@ -22,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.record import RESULTS, record, table
+from benchmarks.record import RESULTS, add_row, read_rows, record, table
 from gencompress.config import CRITERIA, Config, RefineRecover
 from gencompress.criteria.leave_one_out import leave_one_out_scores
 from gencompress.domains.splats.domain import Dense, Views, place, renders
@@ -130,22 +129,16 @@ class Bench:
 
 def run(path: Path, out: Path, peer: str | None, say: Callable[[str], None]) -> None:
     """Measure all rows that `out` does not hold yet."""
-    done = {(row["method"], row["keep"]) for row in read(out)}
+    done = {(row["method"], row["keep"]) for row in read_rows(out)}
     methods = [*ROADS[::-1], *ONE_SHOT, LEFT_OUT, *RESCORED, *([PEER, PEER_REFINED] if peer else [])]
     todo = [(method, keep) for method in methods for keep in KEEPS if (method, keep) not in done]
     bench = Bench(path, peer) if todo else None
     for n, (method, keep) in enumerate(todo, start=1):
         assert bench is not None
         row = bench.measure(method, keep)
-        with out.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        add_row(out, row)
         close = row["close"]["psnr_db"]
         say(f"{n}/{len(todo)} {path.name} {method} {keep:g}: {row['test']['psnr_db']:.2f} / {close:.2f} dB")
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The rows measured so far."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def show(rows: list[dict[str, Any]]) -> str:
@@ -176,7 +169,7 @@ def main() -> None:
         name = path.name.split(".")[0]
         out = RESULTS / f"splats-{name}.jsonl"
         run(path, out, args.peer, lambda text: print(text, flush=True))
-        figures[name] = read(out)
+        figures[name] = read_rows(out)
         tables += [f"{name}: PSNR dB on test views / close-ups, SSIM on test views", show(figures[name])]
     command = f"python -m benchmarks.splats_quality {' '.join(p.name for p in args.scenes)}"
     record("splats_quality", command, tables, {"scenes": figures})

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gencompress.errors import ConfigError
 
@@ -26,10 +25,6 @@ class Energy:
 
     joules: float | None
     method: str
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
 
 
 def measure_energy(fn: Callable[[], object], runs: int = 1, device: str = "cpu", powercap: Path = _POWERCAP) -> Energy:

@@ -7,9 +7,8 @@ import ctypes
 import gc
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,10 +27,6 @@ class PeakMemory:
     bytes: int | None
     method: str
 
-    def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
-
 
 def peak_memory(fn: Callable[[], object], device: str = "cpu") -> PeakMemory:
     """Run `fn` once and say how much more memory it held at its peak than before.
@@ -45,13 +40,13 @@ def peak_memory(fn: Callable[[], object], device: str = "cpu") -> PeakMemory:
         return _peak_cuda(fn, device)
     _release()
     try:
-        (_PROC / "clear_refs").write_text("5")  # 5: reset the peak (proc(5))
-        before = _resident("VmRSS")
+        reset_peak()
+        before = resident("VmRSS")
     except OSError:
         fn()
         return PeakMemory(None, "not measured: needs CUDA, or Linux with /proc/self/clear_refs")
     fn()
-    return PeakMemory(max(0, _resident("VmHWM") - before), "peak resident set (VmHWM) minus resident set before")
+    return PeakMemory(max(0, resident("VmHWM") - before), "peak resident set (VmHWM) minus resident set before")
 
 
 def _peak_cuda(fn: Callable[[], object], device: str) -> PeakMemory:
@@ -70,8 +65,13 @@ def _release() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _resident(field: str) -> int:
-    """`field` of /proc/self/status in bytes."""
+def reset_peak() -> None:
+    """Let VmHWM, the peak resident set, begin anew. OSError where the system has no such thing."""
+    (_PROC / "clear_refs").write_text("5")  # proc(5)
+
+
+def resident(field: str) -> int:
+    """`field` of /proc/self/status in bytes. OSError where the system has no such thing."""
     found = re.search(rf"^{field}:\s+(\d+) kB$", (_PROC / "status").read_text(), re.MULTILINE)
     if found is None:
         raise OSError(f"/proc/self/status has no {field}")

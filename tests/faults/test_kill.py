@@ -19,7 +19,8 @@ from tests.run.recipe import in_child, wait
 STAGES = stages()
 OPTIONS = ["criterion.batch=2", "criterion.updates=12", "criterion.masks=2", "budget.keep=0.6", "metrics.images=2"]
 OPTIONS += [*RECOVERY, "recover.steps=8"]
-ROUNDS = 3  # of one kill in every stage: 30 in all
+KILLS = 30  # that struck inside a stage
+MOST_RUNS = 10  # of about seven such kills each
 PATIENCE_S = 120
 
 
@@ -55,11 +56,12 @@ def test_killed_at_random_times_in_each_stage(model, calm, tmp_path):
     lasts = {name: entry.seconds for name, entry in read_manifest(calm).stages.items()}
     assert list(lasts) == STAGES
     moments = random.Random(7)
-    struck: list[str | None] = []
-    for turn in range(ROUNDS):
+    struck: list[str] = []
+    for turn in range(MOST_RUNS):
         run = tmp_path / f"run{turn}"
         for stage in STAGES:
-            struck.append(kill_inside(stage, model, run, moments.uniform(0, lasts[stage])))
+            hit = kill_inside(stage, model, run, moments.uniform(0, lasts[stage]))
+            struck += [hit] if hit else []
         execute(model, run, *OPTIONS)
 
         same = ["plan/plan.json", "scores/scores.safetensors", "recover/diffusion_pytorch_model.safetensors"]
@@ -69,10 +71,10 @@ def test_killed_at_random_times_in_each_stage(model, calm, tmp_path):
         assert list(read_manifest(run).stages) == STAGES
         assert not [p.name for p in run.rglob("*") if ".tmp-" in p.name]
         assert not list((run / "checkpoints").glob("*/*")), "checkpoints go when their stage is finished"
-    assert len(struck) >= 30
-    # seven in ten do on a busy machine: stages end and begin while the process is told to die
-    assert sum(s is not None for s in struck) >= 15, "at least half of the kills must strike inside a stage"
-    assert len({s for s in struck if s}) >= 6, f"the kills must be spread over the stages: {struck}"
+        if len(struck) >= KILLS:
+            break
+    assert len(struck) >= KILLS, "kills that came between two stages, or after the last, do not count"
+    assert len(set(struck)) >= 6, f"the kills must be spread over the stages: {struck}"
 
 
 def test_learning_goes_on_where_it_was_killed(model, calm, tmp_path):

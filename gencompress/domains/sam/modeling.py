@@ -7,7 +7,7 @@ and dtypes all work as for any model of transformers.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -17,12 +17,13 @@ from gencompress.core.resize import resize_
 PRUNING_VERSION = 1
 
 
-def teach_(encoder: Any, settle: Callable[[nn.Module], None]) -> None:
+def teach_(encoder: Any, attention: type[nn.Module], empty: type[nn.Module]) -> None:
     """Let the class `encoder` build what ``config.pruning`` says; a second call does nothing.
 
     Args:
         encoder: class of transformers whose first argument is the config.
-        settle: brings every module in step with the new shapes of its tensors.
+        attention: class of its attention modules, which have one qkv and keep the scale of their logits.
+        empty: what such a module becomes when no unit of it is left.
     """
     stock = encoder.__init__
     if hasattr(stock, "__wrapped__"):
@@ -35,7 +36,8 @@ def teach_(encoder: Any, settle: Callable[[nn.Module], None]) -> None:
         if pruning is not None:
             _shrink_(self, pruning)
             for module in self.modules():
-                settle(module)
+                if isinstance(module, attention):
+                    _settle_(module, empty)
 
     encoder.__init__ = __init__
 
@@ -51,7 +53,10 @@ def _shrink_(encoder: nn.Module, pruning: Any) -> None:
     resize_(encoder, pruning.get("modules", {}))
 
 
-def attention_scale(attn: Any) -> float | None:
-    """1 / sqrt(head dimension) of an attention module with one qkv; None if it has no unit left."""
+def _settle_(attn: Any, empty: type[nn.Module]) -> None:
+    """Bring an attention module in step with the new shape of its qkv."""
     width = len(attn.qkv.weight) // 3
-    return (width // attn.num_attention_heads) ** -0.5 if width else None
+    if width:
+        attn.scale = (width // attn.num_attention_heads) ** -0.5
+    else:
+        attn.__class__ = empty

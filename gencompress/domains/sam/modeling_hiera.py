@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.models.sam2.modeling_sam2 import Sam2MultiScaleAttention, Sam2VisionModel, do_pool
 
-from gencompress.domains.sam.modeling import attention_scale, teach_
+from gencompress.domains.sam.modeling import teach_
 
 
 def read_pruning_() -> None:
     """Teach the class; a second call does nothing."""
-    teach_(Sam2VisionModel, _settle)
-
-
-def _settle(module: nn.Module) -> None:
-    if isinstance(module, Sam2MultiScaleAttention):
-        scale = attention_scale(module)
-        if scale is None:
-            module.__class__ = EmptyAttention
-        else:
-            module.scale = scale
+    teach_(Sam2VisionModel, Sam2MultiScaleAttention, EmptyAttention)
 
 
 class EmptyAttention(Sam2MultiScaleAttention):

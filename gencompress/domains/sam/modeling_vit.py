@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.models.sam.modeling_sam import SamVisionAttention, SamVisionEncoder
 
-from gencompress.domains.sam.modeling import attention_scale, teach_
+from gencompress.domains.sam.modeling import teach_
 
 
 def read_pruning_() -> None:
     """Teach the class; a second call does nothing."""
-    teach_(SamVisionEncoder, _settle)
-
-
-def _settle(module: nn.Module) -> None:
-    if isinstance(module, SamVisionAttention):
-        scale = attention_scale(module)
-        if scale is None:
-            module.__class__ = EmptyAttention
-        else:
-            module.scale = scale
+    teach_(SamVisionEncoder, SamVisionAttention, EmptyAttention)
 
 
 class EmptyAttention(SamVisionAttention):
