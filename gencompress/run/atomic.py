@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gencompress.errors import NumericsError, RunError
@@ -129,10 +129,11 @@ def sweep(folder: Path) -> None:
     for entry in folder.iterdir() if folder.is_dir() else ():
         if not _TEMPORARY.match(entry.name):
             continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+        with suppress(FileNotFoundError):  # another process of the run, done with it, is removing it as well
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
 
 def sha256(path: Path) -> str:

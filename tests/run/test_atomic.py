@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,23 @@ def test_sweeping_removes_temporaries_alone(tmp_path: Path) -> None:
     (tmp_path / "scores.tmp-7" / "deep").mkdir(parents=True)
     atomic.sweep(tmp_path)
     assert names(tmp_path) == ["a.tmp-x", "keep"]
+
+
+def test_sweeping_beside_the_owner_of_a_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process of the run removes its own temporary folder at the same moment."""
+    mine, theirs = tmp_path / "a.tmp-1", tmp_path / "b.tmp-2"
+    mine.mkdir()
+    theirs.mkdir()
+    remove = shutil.rmtree
+
+    def raced(path: Path) -> None:
+        if path == theirs:
+            remove(path)
+        remove(path)
+
+    monkeypatch.setattr(shutil, "rmtree", raced)
+    atomic.sweep(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_killed_while_a_real_device_is_full(tmp_path: Path) -> None:
