@@ -81,11 +81,13 @@ def test_everything_is_automatic_mask_generation(name):
     """The helpers of the stock image processor, on masks of the whole grid at once, keep the same masks."""
     tool, image, side = segmenter(name, seed=3), picture(60, 90), 9
     for mlp in tool.model.mask_decoder.output_hypernetworks_mlps:
-        mlp.proj_out.weight *= 1e4  # untrained logits lie so close to zero that no mask is stable
+        mlp.proj_out.weight *= 3e3  # untrained logits lie so close to zero that no mask is stable
     helpers = processor("sam").image_processor
     xs, ys = ((np.arange(side) + 0.5) / side * extent for extent in (90, 60))
     logits, ious = stock(tool, image, input_points=[[[[x, y]] for y in ys for x in xs]])
-    least, stability = float(ious.quantile(0.3)), 0.7
+    ranked = ious.flatten().sort().values[60:120]
+    widest = int(ranked.diff().argmax())  # a threshold that no rounding crosses
+    least, stability = float(ranked[widest : widest + 2].mean()), 0.5
     rles, scores, boxes = helpers.filter_masks(
         logits, ious, (60, 90), [0, 0, 90, 60], pred_iou_thresh=least, stability_score_thresh=stability
     )
