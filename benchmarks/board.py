@@ -25,7 +25,7 @@ import yaml
 from PIL import Image
 
 from benchmarks.record import record, table
-from gencompress.config import Config, MagnitudeCriterion
+from gencompress.config import Config, DiffusionDomain, MagnitudeCriterion
 from gencompress.run.settings import as_mapping
 
 METHODS, PAIRS, SIDE = 50, 4, 64
@@ -87,7 +87,7 @@ def _make_run(
     run: Path, method: str, keep: float, generator: np.random.Generator, dense: list[Any], failed: bool
 ) -> None:
     run.mkdir(parents=True)
-    config = as_mapping(Config(criterion=MagnitudeCriterion()))
+    config = as_mapping(Config(domain=DiffusionDomain(), criterion=MagnitudeCriterion()))
     config["criterion"]["name"], config["budget"]["keep"], config["model"]["path"] = method, keep, "org/model"
     (run / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     error = {"error": "ModelError", "message": "the model holds NaN"} if failed else {}

@@ -54,15 +54,54 @@ class ModelConfig:
 
 @dataclass
 class DomainConfig:
-    """Which kinds of groups of units may be removed."""
+    """What is compressed, and which kinds of groups of units may be removed; one subclass per domain."""
 
-    name: str = option("diffusion", "domain", choices=("diffusion", "splats"))
+    name: str = option("???", "domain")
+
+
+@dataclass
+class DiffusionDomain(DomainConfig):
+    """UNets and DiTs of diffusion pipelines."""
+
+    name: str = "diffusion"
     heads: bool = option(True, "attention heads")
     ffn: bool = option(True, "hidden neurons of feed-forward layers")
     resnet: bool = option(True, "interior channels of ResNet blocks, in whole norm groups")
     time: bool = option(True, "hidden and output units of the time-embedding MLP (UNets)")
     adaln: bool = option(False, "outputs of AdaLN modulation layers (FLUX, SD3)")
     depth: bool = option(False, "whole blocks")
+
+
+@dataclass
+class SplatsDomain(DomainConfig):
+    """Scenes of Gaussian splats."""
+
+    name: str = "splats"
+
+
+@dataclass
+class SamDomain(DomainConfig):
+    """Image encoders of SAM and SAM 2."""
+
+    name: str = "sam"
+    width: bool = option(True, "channels of the residual stream")
+    attention: str = option(
+        "head_dim", "the same dimensions of every head of a layer, or whole heads", choices=("none", "head_dim", "head")
+    )
+    ffn: bool = option(True, "hidden neurons of the MLPs")
+    depth: bool = option(False, "whole layers")
+
+
+@dataclass
+class DataConfig:
+    """Pictures of a user's own, without labels to imitate the dense model on, and with masks to judge by."""
+
+    images: str | None = option(None, "folder of pictures, or sample:NAME of the bundled samples")
+    validation: str | None = option(
+        None, "folder with images/ and masks/, or sample:NAME; null judges by the dense model's own masks"
+    )
+    cache: str | None = option(None, "folder of the teacher's embeddings; null keeps them in the run directory", free=True)
+    cache_mb: float = option(4000, "largest size of that folder in 10^6 bytes; 0 keeps none", least=0, free=True)
 
 
 @dataclass
@@ -84,7 +123,7 @@ class CriterionConfig:
 class RandomCriterion(CriterionConfig):
     """Uniform random numbers: the floor that every criterion must beat."""
 
-    domains: ClassVar[tuple[str, ...]] = ("diffusion", "splats")
+    domains: ClassVar[tuple[str, ...]] = ("diffusion", "sam", "splats")
     name: str = "random"
     seed: int = option(0, "of the numbers", least=0)
 
@@ -93,16 +132,21 @@ class RandomCriterion(CriterionConfig):
 class MagnitudeCriterion(CriterionConfig):
     """Norm of a unit's weights."""
 
+    domains: ClassVar[tuple[str, ...]] = ("diffusion", "sam")
     name: str = "magnitude"
     normalise: str = option("rms", "how layers are made comparable", choices=("raw", "rms", "mean"))
 
 
 @dataclass
 class TaylorCriterion(CriterionConfig):
-    """First-order change of the denoising loss, summed over time steps (Diff-Pruning, arXiv 2305.10924)."""
+    """First-order change of the denoising loss, summed over time steps (Diff-Pruning, arXiv 2305.10924).
 
+    Of SAM's encoders, of the mean square of the embeddings.
+    """
+
+    domains: ClassVar[tuple[str, ...]] = ("diffusion", "sam")
     name: str = "taylor"
-    samples: int = option(320, "noisy samples that the loss is taken on", least=1)
+    samples: int = option(320, "samples that the loss is taken on", least=1)
     per_cost: bool = option(False, "divide the score by what the unit costs")
 
 
@@ -145,6 +189,18 @@ class EcoDiffCriterion(CriterionConfig):
     )
     masks: int = option(1, "masks, each with its own seed, whose logits are averaged", least=1)
     seed: int = option(0, "of the first mask", least=0)
+
+
+@dataclass
+class DisturbedTaylorCriterion(CriterionConfig):
+    """First-order change of the distance to the dense model's embeddings with noise on them (SlimSAM)."""
+
+    domains: ClassVar[tuple[str, ...]] = ("sam",)
+    name: str = "disturbed_taylor"
+    samples: int = option(320, "pictures", least=1)
+    noise: float = option(0.01, "standard deviation of the noise", above=0)
+    normalise: str = option("mean", "how layers are made comparable", choices=("mean", "zscore"))
+    seed: int = option(0, "of the noise", least=0)
 
 
 @dataclass
@@ -256,7 +312,8 @@ class DenoiseConfig:
 class CompensateConfig:
     """Closed-form refit of the layers that lost inputs, right after the removal."""
 
-    trajectories: int = option(16, "calibration runs of the dense model; 0 is without", least=0)
+    trajectories: int = option(16, "calibration runs of the dense diffusion model; 0 is without", least=0)
+    images: int = option(64, "pictures that SAM's encoders are refitted on; 0 is without", least=0)
     damping: float = option(1e-3, "ridge, relative to the mean second moment of the inputs", above=0)
 
 
@@ -288,8 +345,25 @@ class MergeConfig:
 class RecoverConfig:
     """Training after the removal; one subclass per method, which says for which domains it is."""
 
-    domains: ClassVar[tuple[str, ...]] = ("diffusion", "splats")
-    name: str = option("none", "method", choices=("none", "distil", "refine"))
+    domains: ClassVar[tuple[str, ...]] = ("diffusion", "sam", "splats")
+    name: str = option("none", "method", choices=("none", "align", "distil", "refine"))
+
+
+@dataclass
+class AlignRecover(RecoverConfig):
+    """The encoder's embeddings, and for a while its inner features, aligned with the dense model's (SlimSAM)."""
+
+    domains: ClassVar[tuple[str, ...]] = ("sam",)
+    name: str = "align"
+    steps: int = option(1000, "optimiser steps of all rounds together", least=2)
+    lr: float = option(1e-3, "step size", above=0)
+    batch: int = option(8, "pictures per optimiser step", least=1)
+    ema: float = option(0.99, "decay of the moving average of the weights; 0 is without", least=0, most=0.99999)
+    weights: str = option(
+        "dynamic",
+        "part of the inner features in the loss: falling to none (dynamic), the same throughout (fixed), or none",
+        choices=("dynamic", "fixed", "none"),
+    )
 
 
 @dataclass
@@ -362,6 +436,7 @@ class Config:
     scene: str | None = option(None, "file of a scene of Gaussian splats, or sample:NAME of the bundled samples")
     model: ModelConfig = field(default_factory=ModelConfig)
     domain: DomainConfig = field(default_factory=DomainConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     criterion: CriterionConfig = field(default_factory=CriterionConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
@@ -375,6 +450,11 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
 
+DOMAINS: dict[str, type[DomainConfig]] = {
+    "diffusion": DiffusionDomain,
+    "sam": SamDomain,
+    "splats": SplatsDomain,
+}
 CRITERIA: dict[str, type[CriterionConfig]] = {
     "random": RandomCriterion,
     "magnitude": MagnitudeCriterion,
@@ -382,6 +462,7 @@ CRITERIA: dict[str, type[CriterionConfig]] = {
     "fisher": FisherCriterion,
     "gauss_newton": GaussNewtonCriterion,
     "ecodiff": EcoDiffCriterion,
+    "disturbed_taylor": DisturbedTaylorCriterion,
     "opacity": OpacityCriterion,
     "opacity_volume": OpacityVolumeCriterion,
     "light_gaussian": LightGaussianCriterion,
@@ -393,13 +474,31 @@ CRITERIA: dict[str, type[CriterionConfig]] = {
 }
 RECOVERIES: dict[str, type[RecoverConfig]] = {
     "none": RecoverConfig,
+    "align": AlignRecover,
     "distil": DistilRecover,
     "refine": RefineRecover,
 }
-# options, or whole groups of them, that only one domain reads
-ONLY: dict[str, tuple[str, ...]] = {
-    "diffusion": ("model.path", "model.dtype", "domain", "denoise", "compensate", "metrics.images", "export.portable"),
-    "splats": ("scene", "rig", "merge", "budget.max_mb", "budget.min_psnr", "export.formats"),
+# config groups whose classes are chosen by name
+TABLES: dict[str, Mapping[str, type]] = {"domain": DOMAINS, "criterion": CRITERIA, "recover": RECOVERIES}
+# domains that read an option or a whole group of them, where that is not all of them
+READ_BY: dict[str, tuple[str, ...]] = {
+    "scene": ("splats",),
+    "model.path": ("diffusion", "sam"),
+    "model.dtype": ("diffusion",),
+    "data": ("sam",),
+    "denoise": ("diffusion",),
+    "compensate.trajectories": ("diffusion",),
+    "compensate.images": ("sam",),
+    "compensate.damping": ("diffusion", "sam"),
+    "rig": ("splats",),
+    "merge": ("splats",),
+    "budget.max_mb": ("splats",),
+    "budget.min_psnr": ("splats",),
+    "metrics.images": ("diffusion", "sam"),
+    "metrics.lpips": ("diffusion", "splats"),
+    "metrics.extractor": ("diffusion", "splats"),
+    "export.portable": ("diffusion",),
+    "export.formats": ("splats",),
 }
 
 
@@ -409,10 +508,9 @@ def register() -> None:
 
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
-    for name, criterion in CRITERIA.items():
-        store.store(group="schema/criterion", name=name, node=criterion)
-    for name, recovery in RECOVERIES.items():
-        store.store(group="schema/recover", name=name, node=recovery)
+    for group, table in TABLES.items():
+        for name, kind in table.items():
+            store.store(group=f"schema/{group}", name=name, node=kind)
 
 
 def build(options: Mapping[str, Any]) -> Config:
@@ -426,7 +524,7 @@ def build(options: Mapping[str, Any]) -> Config:
     options = {str(key): value for key, value in options.items()}
     refuse_targets(options)
     schema = OmegaConf.structured(Config)
-    for group, table in (("criterion", CRITERIA), ("recover", RECOVERIES)):
+    for group, table in TABLES.items():
         chosen = options.get(group)
         name = str(chosen.get("name")) if isinstance(chosen, Mapping) else "nothing"
         if name not in table:
@@ -446,10 +544,7 @@ def check(config: Config) -> None:
     for name, about, value in _leaves(config):
         _check_value(name, about, value)
     _check_domain(config)
-    if config.domain.name == "splats":
-        _check_splats(config)
-    else:
-        _check_diffusion(config)
+    {"diffusion": _check_diffusion, "sam": _check_sam, "splats": _check_splats}[config.domain.name](config)
 
 
 def _check_domain(config: Config) -> None:
@@ -457,26 +552,46 @@ def _check_domain(config: Config) -> None:
     domain, defaults = config.domain.name, {name: value for name, _, value in _leaves(Config())}
     for group, part in (("criterion", config.criterion), ("recover", config.recover)):
         if domain not in part.domains:
-            table = CRITERIA if group == "criterion" else RECOVERIES
-            valid = ", ".join(name for name, kind in table.items() if domain in kind.domains)
+            valid = ", ".join(name for name, kind in TABLES[group].items() if domain in kind.domains)
             raise ConfigError(f"{group}={part.name} is not for domain={domain}: valid are {valid}")
-    for other, names in ONLY.items():
-        for name, _, value in _leaves(config):
-            known = name in names or name.partition(".")[0] in names
-            if other != domain and known and name != "domain.name" and value != defaults[name]:
-                hint = "; +experiment=splat_prune prunes a scene" if other == "splats" else ""
-                raise ConfigError(f"{name}={value} is of domain={other}, and this run is of domain={domain}{hint}")
+    for name, _, value in _leaves(config):
+        readers = READ_BY.get(name) or READ_BY.get(name.partition(".")[0])
+        if readers and domain not in readers and value != defaults[name]:
+            hint = "; +experiment=splat_prune prunes a scene" if readers == ("splats",) else ""
+            raise ConfigError(
+                f"{name}={value} is of domain={' or '.join(readers)}, and this run is of domain={domain}{hint}"
+            )
 
 
-def _check_diffusion(config: Config) -> None:
+def _check_network(config: Config) -> None:
+    """What runs that prune a network have in common."""
     if not config.model.path:
         raise ConfigError("option model.path is missing: give model.path=VALUE")
     if config.budget.metric == "units":
         raise ConfigError("budget.metric=units counts splats: a model has params or macs")
     if (config.budget.keep is None) == (config.budget.target is None):
         raise ConfigError("give one of budget.keep=PART and budget.target=AMOUNT, and set the other to null")
+
+
+def _check_diffusion(config: Config) -> None:
+    _check_network(config)
     if not any(getattr(config.domain, f.name) for f in fields(config.domain) if f.name != "name"):
         raise ConfigError("domain: every kind of group is switched off, so nothing can be removed")
+
+
+def _check_sam(config: Config) -> None:
+    _check_network(config)
+    assert isinstance(config.domain, SamDomain)
+    if not config.data.images:
+        raise ConfigError("option data.images is missing: give a folder of pictures, data.images=FOLDER")
+    if not sam_kinds(config.domain):
+        raise ConfigError("domain: every kind of group is switched off, so nothing can be removed")
+
+
+def sam_kinds(domain: SamDomain) -> tuple[str, ...]:
+    """Kinds of groups of `gencompress.domains.sam.groups.groups_of` that may be removed."""
+    asked = {"width": domain.width, domain.attention: domain.attention != "none", "ffn": domain.ffn, "depth": domain.depth}
+    return tuple(kind for kind, wanted in asked.items() if wanted)
 
 
 def _check_splats(config: Config) -> None:
@@ -533,7 +648,7 @@ def about_option(error: OmegaConfBaseException) -> str:
 def option_names() -> list[str]:
     """Every option's full name, those of all criteria and recoveries included."""
     names = {name for name, _, _ in _leaves(Config())}
-    for group, table in (("criterion", CRITERIA), ("recover", RECOVERIES)):
+    for group, table in TABLES.items():
         names |= {f"{group}.{f.name}" for kind in table.values() for f in fields(kind)}
     return sorted(names)
 

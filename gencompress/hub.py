@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from gencompress.errors import ConfigError, DataError, ModelError, nearest
@@ -12,23 +13,41 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def locate(model: str) -> str:
-    """The folder or hub id for `model`: a local folder, an `owner/name` of the hub, or `sample:NAME`.
+    """The folder or hub id of a diffusion pipeline: a local folder, an `owner/name` of the hub, or `sample:NAME`.
 
     ModelError or ConfigError, naming the nearest valid names, if it is none of these. Nothing is downloaded.
     """
-    from gencompress.scenes import SAMPLES, SPLATS, path
+    from gencompress.scenes import SAMPLES
 
+    return _located(model, SAMPLES)
+
+
+def locate_segmenter(model: str) -> str:
+    """The same of a SAM model."""
+    from gencompress.scenes import SEGMENTERS
+
+    return _located(model, SEGMENTERS)
+
+
+def _located(model: str, samples: Sequence[str]) -> str:
+    from gencompress.scenes import SAMPLES, SEGMENTERS, SPLATS, path
+
+    name = model.removeprefix(_SAMPLE)
+    if model.startswith(_SAMPLE) and name not in samples:
+        for others, use in (
+            (SPLATS, f"is a scene: use +experiment=splat_prune scene={model}"),
+            (SAMPLES, f"is a diffusion pipeline: use +experiment=ecodiff_sample model.path={model}"),
+            (SEGMENTERS, f"is a SAM: use +experiment=slimsam_sample model.path={model}"),
+        ):
+            if name in others:
+                raise ModelError(f"model.path={model!r} {use}")
     if model.startswith(_SAMPLE):
-        name = model.removeprefix(_SAMPLE)
-        if name in SPLATS:
-            raise ModelError(f"model.path={model!r} is a scene: use +experiment=splat_prune scene={model}")
         return str(path(name))
     if Path(model).is_dir() or _HUB_ID.fullmatch(model):
         return model
-    samples = [_SAMPLE + name for name in SAMPLES]
     raise ModelError(
         f"model.path={model!r} is no folder here, no hub id (owner/name) and no bundled sample: "
-        f"{nearest(model, samples)}"
+        f"{nearest(model, [_SAMPLE + known for known in samples])}"
     )
 
 

@@ -9,6 +9,10 @@ RECIPES: dict[str, dict[str, str]] = {
         "ecodiff": "gencompress.pipelines.ecodiff:ecodiff",
         "one_shot": "gencompress.pipelines.one_shot:one_shot",
     },
+    "sam": {
+        "slimsam": "gencompress.pipelines.slimsam:slimsam",
+        "one_shot": "gencompress.pipelines.slimsam:one_shot",
+    },
     "splats": {
         "splat_prune": "gencompress.pipelines.splat_prune:splat_prune",
     },
@@ -20,6 +24,11 @@ ACTIONS: dict[str, dict[str, str]] = {
     "diffusion": {
         "eval": "gencompress.pipelines.actions:evaluate",
         "export": "gencompress.pipelines.finish:export",
+        "report": "gencompress.pipelines.actions:report",
+    },
+    "sam": {
+        "eval": "gencompress.pipelines.actions:evaluate",
+        "export": "gencompress.pipelines.slimsam:export",
         "report": "gencompress.pipelines.actions:report",
     },
     "splats": {

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gencompress import config as options
-from gencompress.config import CRITERIA, RECOVERIES, Config, build, refuse_targets
+from gencompress.config import CRITERIA, RECOVERIES, TABLES, Config, build, refuse_targets
 from gencompress.errors import ConfigError
 from gencompress.run import launch
 from gencompress.run import settings as saved
@@ -24,6 +24,7 @@ def plain(**parts: Any) -> dict[str, Any]:
     """Complete valid options, with parts of some groups replaced."""
     base: dict[str, Any] = {
         "model": {"path": "org/model"},
+        "domain": {"name": "diffusion"},
         "criterion": {"name": "ecodiff"},
         "recover": {"name": "none"},
         "budget": {"keep": 0.7},
@@ -44,7 +45,21 @@ def splats(**parts: Any) -> dict[str, Any]:
     return {**base, **parts}
 
 
-BASES = {"diffusion": plain, "splats": splats}
+def sam(**parts: Any) -> dict[str, Any]:
+    """The same for a SAM."""
+    base: dict[str, Any] = {
+        "model": {"path": "owner/sam"},
+        "domain": {"name": "sam"},
+        "data": {"images": "pictures"},
+        "recipe": {"name": "slimsam"},
+        "criterion": {"name": "disturbed_taylor"},
+        "recover": {"name": "align"},
+        "budget": {"keep": 0.5},
+    }
+    return {**base, **parts}
+
+
+BASES = {"diffusion": plain, "sam": sam, "splats": splats}
 
 
 @pytest.mark.parametrize("domain", BASES)
@@ -97,7 +112,7 @@ def test_wrong_options_are_named(changed: dict[str, Any], message: str) -> None:
         ({"recover": {"name": "distil"}}, "recover=distil is not for domain=splats: valid are none, refine"),
         ({"denoise": {"steps": 3}}, "denoise.steps=3 is of domain=diffusion, and this run is of domain=splats"),
         ({"model": {"path": "org/model"}}, "model.path=org/model is of domain=diffusion"),
-        ({"domain": {"name": "splats", "heads": False}}, "domain.heads=False is of domain=diffusion"),
+        ({"domain": {"name": "splats", "heads": False}}, "domain.heads: SplatsDomain has no option 'heads'"),
         ({"budget": {"keep": 0.5}}, "budget.metric=params is of models: add budget=units"),
         ({"budget": {"metric": "units"}}, "budget.min_psnr=DB; given are none"),
         ({"budget": {"metric": "units", "keep": 0.5, "max_mb": 8}}, "given are keep, max_mb"),
@@ -125,9 +140,9 @@ def test_options_of_a_scene_are_refused_for_models() -> None:
 
 
 def test_nothing_to_remove_is_refused() -> None:
-    off = {f.name: False for f in fields(options.DomainConfig) if f.name != "name"}
+    off: dict[str, Any] = {f.name: False for f in fields(options.DiffusionDomain) if f.name != "name"}
     with pytest.raises(ConfigError, match="every kind of group is switched off"):
-        build(plain(domain=off))
+        build(plain(domain=off | {"name": "diffusion"}))
 
 
 @pytest.mark.parametrize("bad", [{"_target_": "a"}, {"x": {"y": [{"_target_": "a"}]}}, [[{"_target_": 1}]]])
@@ -167,14 +182,14 @@ def test_every_yaml_composes_and_no_file_restates_a_default() -> None:
                 assert group == "budget" or getattr(defaults, key) != value, f"{file.name} repeats {key}"
 
 
-def test_criteria_and_recoveries_all_have_a_file() -> None:
-    assert {p.stem for p in (CONF / "criterion").glob("*.yaml")} == set(CRITERIA)
-    assert {p.stem for p in (CONF / "recover").glob("*.yaml")} == set(RECOVERIES)
+@pytest.mark.parametrize("group", TABLES)
+def test_every_class_that_is_chosen_by_name_has_a_file(group: str) -> None:
+    assert {p.stem for p in (CONF / group).glob("*.yaml")} == set(TABLES[group])
 
 
 def test_every_option_says_what_it_means() -> None:
     missing = [name for name, about, _ in options._leaves(Config()) if not about.get("meaning")]
-    for kind in (*CRITERIA.values(), *RECOVERIES.values()):
+    for kind in (kind for table in TABLES.values() for kind in table.values()):
         missing += [f"{kind.__name__}.{f.name}" for f in fields(kind) if f.name != "name" and not f.metadata["meaning"]]
     assert missing == []
 

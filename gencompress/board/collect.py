@@ -11,7 +11,7 @@ from typing import Any
 from gencompress.board.measures import domain
 from gencompress.board.results import budget_words, clean, measured_rows, option, protocol, task_name
 from gencompress.board.rows import Row, Scalar, State
-from gencompress.config import CRITERIA, RECOVERIES, Config
+from gencompress.config import TABLES, Config
 from gencompress.errors import DataError, GencompressError, RunError
 from gencompress.report.data import FILE as METRICS_FILE
 from gencompress.report.data import dig, load_metrics
@@ -141,12 +141,11 @@ def _command(options: Mapping[str, Scalar]) -> str:
             parts.setdefault(group, {})[option] = value
         else:
             parts[group] = value
-    tables: dict[str, Mapping[str, type]] = {"criterion": CRITERIA, "recover": RECOVERIES}
     try:
         for f in fields(Config):
             if isinstance(parts.get(f.name), dict):
                 own = parts[f.name]
-                kind = tables[f.name][own["name"]] if f.name in tables else type(getattr(Config(), f.name))
+                kind = TABLES[f.name][own["name"]] if f.name in TABLES else type(getattr(Config(), f.name))
                 parts[f.name] = kind(**own)
         return clean(settings.command(Config(**parts)))
     except (KeyError, TypeError):

@@ -8,7 +8,7 @@ from functools import cache
 from typing import NamedTuple
 
 from gencompress.board.rows import Row, Scalar
-from gencompress.config import CRITERIA, RECOVERIES, Config
+from gencompress.config import TABLES, Config
 
 _COMPENSATION = "compensate.trajectories"
 # what says nothing of the method: the measurement, the process, the budget, and names that are shown elsewhere
@@ -49,7 +49,7 @@ def seed(row: Row) -> str:
 def _label(row: Row, shared: set[str]) -> Label:
     """The method with what was added, its uncommon options, and the file that was measured."""
     added = [str(word) for word in (_compensation(row), row.options.get("recover.name")) if word not in (None, "none")]
-    defaults = _defaults(str(row.options.get("criterion.name")), str(row.options.get("recover.name")))
+    defaults = _defaults(*(str(row.options.get(f"{group}.name")) for group in TABLES))
     named = [
         f"{key.partition('.')[2]}={_text(value)}"
         for key, value in row.options.items()
@@ -71,13 +71,13 @@ def _is_method(key: str) -> bool:
 
 
 @cache
-def _defaults(criterion: str, recovery: str) -> Mapping[str, object]:
-    """The default of every option by dotted name, with those of this criterion and recovery."""
+def _defaults(*names: str) -> Mapping[str, object]:
+    """The default of every option by dotted name, with those of the classes of `names`, one of each of `TABLES`."""
     config = Config()
     parts = {f.name: getattr(config, f.name) for f in fields(config)}
-    for group, table, name in (("criterion", CRITERIA, criterion), ("recover", RECOVERIES, recovery)):
-        if name in table:
-            parts[group] = table[name]()
+    for group, name in zip(TABLES, names, strict=True):
+        if name in TABLES[group]:
+            parts[group] = TABLES[group][name]()
     return {
         f"{group}.{f.name}": getattr(part, f.name)
         for group, part in parts.items()

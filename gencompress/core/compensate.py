@@ -52,6 +52,7 @@ def compensate_(
     damping: float = 1e-3,
     packages: int = 8,
     removed: Mapping[str, Sequence[int]] | None = None,
+    gains: Mapping[str, Tensor] | None = None,
 ) -> dict[str, float]:
     """Refit `modules` of `pruned` in place.
 
@@ -64,6 +65,7 @@ def compensate_(
         damping: ridge, relative to the mean diagonal of the Gram matrix.
         packages: passes over the data; the layers of one pass are refitted together, those of later passes see them.
         removed: `gencompress.core.prune.removed_blocks`, if `pruned` lost whole blocks: those behind them moved up.
+        gains: factors on the kept outputs of a module [kept], where the removal multiplies them (`Rescale`).
 
     Returns:
         Relative error of every layer's output after refitting (0 is perfect), by module path in the dense model.
@@ -84,7 +86,7 @@ def compensate_(
                 forward(pruned)
             for name in names:
                 for x, y in zip(given[moved[name]], wanted[name], strict=True):
-                    sums[name].add_(x, y, modules[name])
+                    sums[name].add_(x, y, modules[name], (gains or {}).get(name))
             ctx.stop_if_requested()
         for name in names:
             errors[name] = sums[name].refit_(name, damping)
@@ -152,10 +154,12 @@ class _Moments:
         self.cross: Tensor | None = None
         self.energy = 0.0
 
-    def add_(self, x: Tensor, y: Tensor, outputs: Tensor | None) -> None:
+    def add_(self, x: Tensor, y: Tensor, outputs: Tensor | None, gain: Tensor | None) -> None:
         wanted = _rows(self.layer, y)
         if outputs is not None:
             wanted = wanted[:, outputs.to(wanted.device)]
+        if gain is not None:
+            wanted = wanted * gain.to(wanted.device)
         rows, wanted = _by_group(self.layer, _design(self.layer, x)), _by_group(self.layer, wanted)
         rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], dim=2)
         gram, cross = (rows.mT @ rows).double(), (wanted.mT @ rows).double()

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gencompress.config import Config, build, register
 from gencompress.errors import ConfigError, GencompressError, Interrupted, nearest
-from gencompress.hub import locate, locate_scene
+from gencompress.hub import locate, locate_scene, locate_segmenter
 from gencompress.run import settings, sweep, usage
 from gencompress.run.directory import Run
 from gencompress.run.mistakes import typed_errors
@@ -136,7 +136,7 @@ def _checked(composed: DictConfig) -> Config:
     if config.domain.name == "splats":
         locate_scene(str(config.scene))
     else:
-        locate(config.model.path)
+        {"diffusion": locate, "sam": locate_segmenter}[config.domain.name](config.model.path)
     return config
 
 

@@ -87,7 +87,7 @@ def command(config: Any) -> str:
             for key, value in changed.items()
             if (field.name, key) != ("run", "dir")
         ]
-        if field.name in ("domain", "recipe") and part.name != default.name:
+        if field.name == "recipe" and part.name != default.name:
             words.append(f"{field.name}={part.name}")
     return " ".join(words)
 

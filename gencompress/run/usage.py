@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
-from gencompress.config import CRITERIA, RECOVERIES, Config
+from gencompress.config import TABLES, Config
 from gencompress.run.mistakes import groups
 
 _HEAD = """\
@@ -25,9 +25,8 @@ def text() -> str:
     lines = [_HEAD, "groups:"]
     lines += [f"  {'+' * (name == 'experiment')}{name}=  {'  '.join(found)}" for name, found in groups().items()]
     lines += ["", "options, with their defaults before an experiment or a group changes them:"]
-    tables: dict[str, Mapping[str, type]] = {"criterion": CRITERIA, "recover": RECOVERIES}
     for f in fields(Config):
-        kinds = tables.get(f.name)
+        kinds = TABLES.get(f.name)
         if kinds is None:
             lines += _about(f, "")
             continue

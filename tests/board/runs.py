@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from gencompress.config import CRITERIA, Config
+from gencompress.config import CRITERIA, Config, DiffusionDomain
 from gencompress.run.settings import as_mapping
 
 FINISHED = ({"event": "opened"}, {"event": "ended"})
@@ -83,7 +83,7 @@ def make_run(
 def write_options(folder: Path, method: str, keep: float, changed: Mapping[str, object]) -> None:
     """config.yaml as a run saves it."""
     folder.mkdir(parents=True)
-    config = as_mapping(Config(criterion=CRITERIA.get(method, CRITERIA["magnitude"])()))
+    config = as_mapping(Config(domain=DiffusionDomain(), criterion=CRITERIA.get(method, CRITERIA["magnitude"])()))
     config["criterion"]["name"], config["model"]["path"], config["budget"]["keep"] = method, "sample:emoji", keep
     config["metrics"]["images"] = 2
     for name, value in changed.items():

@@ -25,18 +25,23 @@ class SamSubject:
         self.module, self.teacher, self.images = encoder, teacher, images
 
     def outputs(self, index: int, size: int) -> Tensor:
-        """Embeddings by the student, with gradient: of SAM [size, channels, height, width], of Sam2 the values of all
-        levels [size, values].
-        """
-        return _embeddings(self.module, self.images(index, size))
+        """`embeddings` by the student, with gradient."""
+        return embeddings(self.module, self.images(index, size))
+
+    def losses(self, index: int, size: int) -> Tensor:
+        """Mean square of the student's embeddings, by picture [size]: what first-order criteria take without labels."""
+        return self.outputs(index, size).float().square().flatten(1).mean(1)
 
     @torch.no_grad()
     def targets(self, index: int, size: int) -> Tensor:
-        """Embeddings by the teacher, of the same shape."""
-        return _embeddings(self.teacher, self.images(index, size))
+        """`embeddings` by the teacher."""
+        return embeddings(self.teacher, self.images(index, size))
 
 
-def _embeddings(encoder: Any, pixels: Tensor) -> Tensor:
+def embeddings(encoder: Any, pixels: Tensor) -> Tensor:
+    """What an encoder makes of pixel values [size, 3, height, width]: of SAM [size, channels, rows, columns], of Sam2
+    the values of all levels, [size, values].
+    """
     parameter = next(encoder.parameters())
     out = encoder(pixels.to(parameter.device, parameter.dtype))
     levels = getattr(out, "fpn_hidden_states", None)
