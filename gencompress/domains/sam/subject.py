@@ -28,15 +28,16 @@ class SamSubject:
         """Embeddings by the student, with gradient: of SAM [size, channels, height, width], of Sam2 the values of all
         levels [size, values].
         """
-        return _embeddings(self.module, self.images(index, size))
+        return embeddings(self.module, self.images(index, size))
 
     @torch.no_grad()
     def targets(self, index: int, size: int) -> Tensor:
         """Embeddings by the teacher, of the same shape."""
-        return _embeddings(self.teacher, self.images(index, size))
+        return embeddings(self.teacher, self.images(index, size))
 
 
-def _embeddings(encoder: Any, pixels: Tensor) -> Tensor:
+def embeddings(encoder: Any, pixels: Tensor) -> Tensor:
+    """What an image encoder makes of pixels [size, 3, height, width], as `SamSubject.outputs` gives it."""
     parameter = next(encoder.parameters())
     out = encoder(pixels.to(parameter.device, parameter.dtype))
     levels = getattr(out, "fpn_hidden_states", None)
