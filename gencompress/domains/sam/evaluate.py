@@ -15,18 +15,19 @@ from gencompress.core.group import Groups
 from gencompress.core.plan import Plan
 from gencompress.domains.sam.costs import cost_model, example_image
 from gencompress.domains.sam.domain import Sam
+from gencompress.domains.sam.images import ImageSource
 from gencompress.domains.sam.judge import (
     AGREEMENT_SIDE,
     DENSE,
     EVERYTHING_SIDE,
     PRUNED,
     Judged,
-    Labelled,
     judge_agreement,
     judge_labelled,
 )
+from gencompress.domains.sam.labelled import LabelledImages
 from gencompress.domains.sam.pictures import save_pictures
-from gencompress.domains.sam.segment import Image, Segmenter
+from gencompress.domains.sam.segment import Segmenter
 from gencompress.metrics import hardware_description, measure_energy, measure_latencies, peak_memory
 from gencompress.run import StageContext
 from gencompress.run.atomic import write_json
@@ -38,8 +39,8 @@ def evaluate(
     pruned: Sam,
     plan: Plan,
     processor: Any,
-    images: Sequence[Image],
-    labelled: Labelled | None,
+    images: ImageSource,
+    labelled: LabelledImages | None,
     config: Config,
     losses: Mapping[str, Sequence[float]],
     command: str,
@@ -50,9 +51,9 @@ def evaluate(
         ctx: where to.
         dense: the model before anything was removed.
         pruned: the result.
-        plan: the units that are left of `dense`; groups that it does not name are whole.
+        plan: the units that are left of `dense`, after all rounds.
         processor: of both models.
-        images: pictures without labels that nothing was trained on, uint8 [H, W, 3].
+        images: pictures without labels.
         labelled: pictures with true masks; None leaves mIoU out.
         config: options of the run; ``metrics.images`` pictures are asked of each kind.
         losses: of every update, by the name of the round of training.
@@ -65,7 +66,8 @@ def evaluate(
     truth = None if labelled is None else judge_labelled(tools, labelled, asked["labelled"], tick)
     costs = measure_costs(dense, pruned, config.metrics.latency_runs)
     tick()
-    drawn = save_pictures(ctx.dir, tools, truth or agreement, images if labelled is None else labelled)
+    read = (lambda index: (images.read(index), [])) if labelled is None else labelled.read
+    drawn = save_pictures(ctx.dir, tools, truth or agreement, read)
     tick()
     metrics: dict[str, Any] = {
         "schema": 1,
@@ -78,14 +80,11 @@ def evaluate(
         "threads": torch.get_num_threads(),
         "command": command,
         "latency_of": _latency_of(dense.encoder),
-        "pictures": _protocol(config, asked, labelled, truth),
+        "pictures": _protocol(images, labelled, truth, asked),
         **costs,
         "quality": (truth.to_json(PRUNED) if truth else {}) | agreement.to_json(PRUNED),
         "quality_dense": truth.to_json(DENSE) if truth else {},
-        "groups": [
-            {"name": g.name, "kind": g.kind, "size": g.size, "kept": plan.counts.get(g.name, g.size)}
-            for g in dense.groups
-        ],
+        "groups": [{"name": g.name, "kind": g.kind, "size": g.size, "kept": plan.counts[g.name]} for g in dense.groups],
         "rounds": [{"name": name, "loss": list(values)} for name, values in losses.items()],
         "images": drawn,
     }
@@ -139,14 +138,19 @@ def _latency_of(encoder: nn.Module) -> str:
 
 
 def _protocol(
-    config: Config, asked: Mapping[str, int], labelled: Labelled | None, truth: Judged | None
+    images: ImageSource, labelled: LabelledImages | None, truth: Judged | None, asked: Mapping[str, int]
 ) -> dict[str, Any]:
     """Which pictures were asked, and how."""
-    found = {"folder": config.data.images, "unlabelled": asked["images"], "agreement_side": AGREEMENT_SIDE}
+    found = {
+        "unlabelled_set": images.name,
+        "unlabelled_fingerprint": images.fingerprint,
+        "unlabelled": asked["images"],
+        "agreement_side": AGREEMENT_SIDE,
+    }
     if labelled is not None and truth is not None:
         found |= {
-            "set": labelled.name,
-            "fingerprint": labelled.fingerprint,
+            "labelled_set": labelled.name,
+            "labelled_fingerprint": labelled.fingerprint,
             "labelled": asked["labelled"],
             "objects": len(truth.asked) // 2,
             "everything_side": EVERYTHING_SIDE,

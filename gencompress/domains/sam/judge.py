@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from gencompress.domains.sam.images import ImageSource
+from gencompress.domains.sam.labelled import LabelledImages
 from gencompress.domains.sam.segment import Image, Segmenter
-from gencompress.metrics.segmentation import Mask, Question, box_prompt, everything_miou, iou, point_prompt
+from gencompress.metrics.segmentation import Question, box_prompt, everything_miou, iou, point_prompt
 from gencompress.metrics.statistics import Estimate
 
 EVERYTHING_SIDE = 16  # points a side of the grid that asks for everything
@@ -17,19 +19,6 @@ AGREEMENT_SIDE = 4  # points a side of the grid that asks pictures without label
 DENSE, PRUNED = "dense", "pruned"
 
 Values = dict[str, list[float]]
-
-
-class Labelled(Protocol):
-    """Pictures with the true masks of their objects, such as `gencompress.domains.sam.labelled.LabelledImages`."""
-
-    name: str
-    fingerprint: str
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int) -> tuple[Image, list[Mask]]:
-        """A picture [H, W, 3] and the masks [H, W] of its objects, none of them empty."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +56,9 @@ class Judged:
         return {name: {**e.to_json(), "n": len(e.per_image)} for name, e in found.items()}
 
 
-def judge_labelled(tools: Mapping[str, Segmenter], labelled: Labelled, count: int, tick: Callable[[], None]) -> Judged:
+def judge_labelled(
+    tools: Mapping[str, Segmenter], labelled: LabelledImages, count: int, tick: Callable[[], None]
+) -> Judged:
     """Mean IoU per object for a point, a box, and proposals for everything, of both models.
 
     Args:
@@ -98,7 +89,7 @@ def judge_labelled(tools: Mapping[str, Segmenter], labelled: Labelled, count: in
 
 
 def judge_agreement(
-    tools: Mapping[str, Segmenter], images: Sequence[Image], count: int, tick: Callable[[], None]
+    tools: Mapping[str, Segmenter], images: ImageSource, count: int, tick: Callable[[], None]
 ) -> Judged:
     """How close the pruned model stays to the dense one, per picture and without labels.
 
@@ -107,13 +98,13 @@ def judge_agreement(
 
     Args:
         tools: the models, by the names `DENSE` and `PRUNED`.
-        images: pictures [H, W, 3].
+        images: pictures without labels.
         count: pictures that are asked, from the first on.
         tick: called after every picture.
     """
     found = Judged([], {PRUNED: {"agreement": [], "embedding_error": []}})
     for index in range(count):
-        image = images[index]
+        image = images.read(index)
         questions = grid_questions(image, AGREEMENT_SIDE)
         theirs, ours = (tools[name].answers(image, questions) for name in (DENSE, PRUNED))
         ious = [iou(a, b) for a, b in zip(ours, theirs, strict=True)]

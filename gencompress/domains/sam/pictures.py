@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image as Pictures
 from PIL import ImageDraw
 
-from gencompress.domains.sam.judge import DENSE, EVERYTHING_SIDE, PRUNED, Asked, Judged, Labelled
+from gencompress.domains.sam.judge import DENSE, EVERYTHING_SIDE, PRUNED, Asked, Judged
 from gencompress.domains.sam.segment import Image, Segmenter
 from gencompress.metrics.segmentation import Mask, Question
 
@@ -21,18 +21,17 @@ _PAPER = 236  # grey beside pictures that are not square
 _TRUTH = (250, 204, 21)
 _OF = {DENSE: (37, 99, 235), PRUNED: (234, 88, 12)}
 Colour = tuple[int, int, int]
+Read = Callable[[int], tuple[Image, list[Mask]]]
 
 
-def save_pictures(
-    folder: Path, tools: Mapping[str, Segmenter], judged: Judged, pictures: Labelled | Sequence[Image]
-) -> dict[str, Any]:
+def save_pictures(folder: Path, tools: Mapping[str, Segmenter], judged: Judged, read: Read) -> dict[str, Any]:
     """Write the pictures below `folder`, each in a folder named after its kind.
 
     Args:
         folder: of the stage.
         tools: the models by name.
         judged: what they were asked.
-        pictures: what they were asked about.
+        read: gives a picture by its number, and its true masks if there are any.
 
     Returns:
         What ``images`` of metrics.json holds. Of typical prompts ``asked``, ``dense`` and ``pruned`` are paths in the
@@ -40,9 +39,9 @@ def save_pictures(
         same with ``worst_`` in front; and of everything in a picture the paths ``everything``, ``everything_dense``
         and ``everything_pruned`` with the numbers of masks, ``masks_dense`` and ``masks_pruned``.
     """
-    found = _sheet(folder, "", _typical(judged.asked), tools, pictures)
-    found |= _sheet(folder, "worst_", _worst(judged.asked), tools, pictures)
-    return found | _everything(folder, _spread(sorted({a.picture for a in judged.asked}), _EVERYTHING), tools, pictures)
+    found = _sheet(folder, "", _typical(judged.asked), tools, read)
+    found |= _sheet(folder, "worst_", _worst(judged.asked), tools, read)
+    return found | _everything(folder, _spread(sorted({a.picture for a in judged.asked}), _EVERYTHING), tools, read)
 
 
 def _typical(asked: Sequence[Asked]) -> list[Asked]:
@@ -72,12 +71,12 @@ def _sheet(
     prefix: str,
     asked: Sequence[Asked],
     tools: Mapping[str, Segmenter],
-    pictures: Labelled | Sequence[Image],
+    read: Read,
 ) -> dict[str, Any]:
     """The prompt alone or with the true mask, and what each model answered."""
     columns: dict[str, list[Image]] = {"asked": [], **{name: [] for name in tools}}
     for one in asked:
-        image, masks = _read(pictures, one.picture)
+        image, masks = read(one.picture)
         truth = None if one.object is None else masks[one.object]
         columns["asked"].append(draw(image, [] if truth is None else [(truth, _TRUTH)], one.question))
         for name, tool in tools.items():
@@ -89,13 +88,11 @@ def _sheet(
     return found
 
 
-def _everything(
-    folder: Path, chosen: Sequence[int], tools: Mapping[str, Segmenter], pictures: Labelled | Sequence[Image]
-) -> dict[str, Any]:
+def _everything(folder: Path, chosen: Sequence[int], tools: Mapping[str, Segmenter], read: Read) -> dict[str, Any]:
     columns: dict[str, list[Image]] = {"": [], **{f"_{name}": [] for name in tools}}
     counts: dict[str, list[int]] = {f"masks_{name}": [] for name in tools}
     for picture in chosen:
-        image, _ = _read(pictures, picture)
+        image, _ = read(picture)
         columns[""].append(draw(image, []))
         for name, tool in tools.items():
             masks = sorted(tool.everything(image, points_per_side=EVERYTHING_SIDE), key=lambda m: -int(m.sum()))
@@ -152,10 +149,6 @@ def _hue(number: int) -> Colour:
 
 def _nearest() -> Any:
     return Pictures.Resampling.NEAREST
-
-
-def _read(pictures: Labelled | Sequence[Image], index: int) -> tuple[Image, list[Mask]]:
-    return pictures.read(index) if hasattr(pictures, "read") else (pictures[index], [])
 
 
 def _save(folder: Path, name: str, images: Sequence[Image]) -> list[str]:
