@@ -13,14 +13,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from gencompress.errors import DataError
+from gencompress.formats.pictures import SUFFIXES, decode
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _MODES = ("RGB", "L")
-_PIXELS = 50_000_000  # per image; a picture bomb is refused by its header
 
 
 @dataclass
@@ -82,9 +81,9 @@ def _decoded(files: list[Path], skipped: list[str] | None, batch_size: int) -> I
     for file in files:
         try:
             picture = _decode(file)
-        except DataError:
+        except DataError as error:
             if skipped is None:
-                raise
+                raise DataError(f"{error}; --skip-bad leaves such files out") from error
             skipped.append(file.name)
             continue
         first = first or (file, picture.mode, picture.size)
@@ -104,17 +103,10 @@ def _decoded(files: list[Path], skipped: list[str] | None, batch_size: int) -> I
 
 def _decode(file: Path) -> Image.Image:
     """The whole picture, RGB or grey; alpha is refused, since somebody must choose what is behind it."""
-    try:
-        with Image.open(file) as picture:
-            if picture.width * picture.height > _PIXELS:
-                raise DataError(f"{file}: {_size(picture.size)} is more than {_PIXELS:,} pixels")
-            picture.load()
-            copy = picture.copy()
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file}: not a readable picture ({error}); --skip-bad leaves such files out") from error
-    if copy.mode not in _MODES:
-        raise DataError(f"{file}: mode {copy.mode}; pictures must be RGB or grey (L) without alpha or palette")
-    return copy
+    picture = decode(file)
+    if picture.mode not in _MODES:
+        raise DataError(f"{file}: mode {picture.mode}; pictures must be RGB or grey (L) without alpha or palette")
+    return picture
 
 
 def _archive(file: Path, batch_size: int) -> ImageSet:

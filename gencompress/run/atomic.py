@@ -46,17 +46,24 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def write_file(path: Path, write: Callable[[Path], object], needed: int | None = None) -> None:
+def write_file(path: Path, write: Callable[[Path], object], needed: int | None = None, *, durable: bool = True) -> None:
     """Let `write` fill a temporary file by name, then rename it to `path`.
 
-    `needed` is the size in bytes, when known, for the message of a full disk.
+    Args:
+        path: the file to make or replace.
+        write: fills the file that it is given.
+        needed: the size in bytes, when known, for the message of a full disk.
+        durable: flush it to the disk; without, a power cut may spoil it. For what is checked when read and made again.
     """
     temporary = _temporary(path)
     try:
         with explain_disk_full(path, needed):
             write(temporary)
-            _fsync(temporary)
-            rename(temporary, path)
+            if durable:
+                _fsync(temporary)
+                rename(temporary, path)
+            else:
+                os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -23,6 +23,7 @@ class Family:
         model: name of the class of the whole model.
         types: values of ``model_type`` in the config of a whole model.
         module: where transformers defines both.
+        processor: name of the class that prepares pictures and prompts for the model.
         teacher: our module whose `read_pruning_` teaches the encoder's class to build widths per layer.
         kinds: kinds of groups.
     """
@@ -31,6 +32,7 @@ class Family:
     model: str
     types: tuple[str, ...]
     module: str
+    processor: str
     teacher: str
     kinds: tuple[str, ...]
 
@@ -43,6 +45,7 @@ FAMILIES: dict[str, Family] = {
             "SamModel",
             ("sam",),
             "transformers.models.sam.modeling_sam",
+            "SamProcessor",
             "gencompress.domains.sam.modeling_vit",
             KINDS,
         ),
@@ -51,6 +54,7 @@ FAMILIES: dict[str, Family] = {
             "Sam2Model",
             ("sam2", "sam2_video"),  # the published checkpoints are of the video model, which has the image model in it
             "transformers.models.sam2.modeling_sam2",
+            "Sam2Processor",
             "gencompress.domains.sam.modeling_hiera",
             ("width", "head_dim", "ffn", "depth"),
         ),

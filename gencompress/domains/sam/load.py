@@ -35,7 +35,7 @@ def load_sam(
         ModelError: the folder is missing, half written or damaged, holds pickles only, is of another architecture,
             its config disagrees with its weights, or a weight is NaN or infinite; names the file.
     """
-    folder = _locate(source)
+    folder = locate(source)
     check_weights(folder)
     kind = read_json(folder / "config.json").get("model_type")
     family = next((family for family in FAMILIES.values() if kind in family.types), None)
@@ -59,7 +59,8 @@ def load_sam(
     return model.to(device)
 
 
-def _locate(source: str | Path) -> Path:
+def locate(source: str | Path) -> Path:
+    """The folder of a model: `source` itself, or the hub's copy of it. ModelError if it is neither."""
     path = Path(source).expanduser()
     if path.is_dir():
         return path

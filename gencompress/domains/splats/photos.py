@@ -21,11 +21,11 @@ from PIL import Image
 from gencompress.errors import DataError
 from gencompress.formats import find_cameras, read_pinholes, read_scene
 from gencompress.formats.cameras import Cameras
+from gencompress.formats.pictures import SUFFIXES
 from gencompress.formats.pinhole import Pinhole
 from gencompress.formats.scene import SplatScene
 from gencompress.kernels.splats import Splats
 from gencompress.metrics.hardware import bytes_on_disk, device_name
-from gencompress.metrics.image_sets import SUFFIXES
 from gencompress.metrics.lpips import Lpips
 from gencompress.metrics.views import ViewScores, held_out_views, score_views, to_srgb8
 from gencompress.metrics.weights import WeightsMissing

@@ -1,0 +1,165 @@
+"""Pictures of a report: prompts with the masks of both models, and all masks of a picture, before and after."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pictures
+from PIL import ImageDraw
+
+from gencompress.domains.sam.judge import DENSE, EVERYTHING_SIDE, PRUNED, Asked, Judged
+from gencompress.domains.sam.segment import Image, Segmenter
+from gencompress.metrics.segmentation import Mask, Question
+
+_SHOWN, _WORST, _EVERYTHING = 8, 8, 4
+_SIDE = 384  # pixels of the longer side
+_PAPER = 236  # grey beside pictures that are not square
+_TRUTH = (250, 204, 21)
+_OF = {DENSE: (37, 99, 235), PRUNED: (234, 88, 12)}
+Colour = tuple[int, int, int]
+Read = Callable[[int], tuple[Image, list[Mask]]]
+
+
+def save_pictures(folder: Path, tools: Mapping[str, Segmenter], judged: Judged, read: Read) -> dict[str, Any]:
+    """Write the pictures below `folder`, each in a folder named after its kind.
+
+    Args:
+        folder: of the stage.
+        tools: the models by name.
+        judged: what they were asked.
+        read: gives a picture by its number, and its true masks if there are any.
+
+    Returns:
+        What ``images`` of metrics.json holds. Of typical prompts ``asked``, ``dense`` and ``pruned`` are paths in the
+        run directory, ``names`` captions and ``iou_dense`` and ``iou_pruned`` numbers; of those that lost most the
+        same with ``worst_`` in front; and of everything in a picture the paths ``everything``, ``everything_dense``
+        and ``everything_pruned`` with the numbers of masks, ``masks_dense`` and ``masks_pruned``.
+    """
+    found = _sheet(folder, "", _typical(judged.asked), tools, read)
+    found |= _sheet(folder, "worst_", _worst(judged.asked), tools, read)
+    return found | _everything(folder, _spread(sorted({a.picture for a in judged.asked}), _EVERYTHING), tools, read)
+
+
+def _typical(asked: Sequence[Asked]) -> list[Asked]:
+    """Prompts of pictures that lie evenly in the set, points and boxes in turns where both were asked."""
+    chosen = []
+    for number, picture in enumerate(_spread(sorted({a.picture for a in asked}), _SHOWN)):
+        own = [a for a in asked if a.picture == picture]
+        chosen.append(own[number * (len(own) // 2 | 1) % len(own)])
+    return chosen
+
+
+def _worst(asked: Sequence[Asked]) -> list[Asked]:
+    """The prompts that lost most, one of a picture."""
+    first: dict[int, Asked] = {}
+    for one in sorted(asked, key=lambda a: -a.drop):
+        first.setdefault(one.picture, one)
+    return list(first.values())[:_WORST]
+
+
+def _spread(numbers: Sequence[int], most: int) -> list[int]:
+    """At most `most` of the numbers, at equal distances."""
+    return [numbers[i * len(numbers) // min(most, len(numbers))] for i in range(min(most, len(numbers)))]
+
+
+def _sheet(
+    folder: Path,
+    prefix: str,
+    asked: Sequence[Asked],
+    tools: Mapping[str, Segmenter],
+    read: Read,
+) -> dict[str, Any]:
+    """The prompt alone or with the true mask, and what each model answered."""
+    columns: dict[str, list[Image]] = {"asked": [], **{name: [] for name in tools}}
+    for one in asked:
+        image, masks = read(one.picture)
+        truth = None if one.object is None else masks[one.object]
+        columns["asked"].append(draw(image, [] if truth is None else [(truth, _TRUTH)], one.question))
+        for name, tool in tools.items():
+            columns[name].append(draw(image, [(tool.answer(image, one.question), _OF[name])], one.question))
+    found: dict[str, Any] = {f"{prefix}{name}": _save(folder, f"{prefix}{name}", c) for name, c in columns.items()}
+    found[f"{prefix}names"] = [f"picture {one.picture + 1}, {one.question.kind}" for one in asked]
+    for name in tools:
+        found[f"{prefix}iou_{name}"] = [one.iou.get(name) for one in asked]
+    return found
+
+
+def _everything(folder: Path, chosen: Sequence[int], tools: Mapping[str, Segmenter], read: Read) -> dict[str, Any]:
+    columns: dict[str, list[Image]] = {"": [], **{f"_{name}": [] for name in tools}}
+    counts: dict[str, list[int]] = {f"masks_{name}": [] for name in tools}
+    for picture in chosen:
+        image, _ = read(picture)
+        columns[""].append(draw(image, []))
+        for name, tool in tools.items():
+            masks = sorted(tool.everything(image, points_per_side=EVERYTHING_SIDE), key=lambda m: -int(m.sum()))
+            columns[f"_{name}"].append(draw(image, [(mask, _hue(i)) for i, mask in enumerate(masks)]))
+            counts[f"masks_{name}"].append(len(masks))
+    found: dict[str, Any] = {f"everything{k}": _save(folder, f"everything{k}", c) for k, c in columns.items()}
+    return {**found, **counts, "everything_names": [f"picture {picture + 1}" for picture in chosen]}
+
+
+def draw(image: Image, masks: Sequence[tuple[Mask, Colour]], question: Question | None = None) -> Image:
+    """A picture [H, W, 3] at a legible size, with masks [H, W] tinted and outlined, and a prompt drawn on top."""
+    height, width = image.shape[:2]
+    zoom = _SIDE / max(height, width)
+    zoom = float(int(zoom)) if zoom >= 1 else zoom  # whole numbers keep the pixels square
+    size = max(1, round(width * zoom)), max(1, round(height * zoom))
+    shown = Pictures.fromarray(image)
+    canvas = np.asarray(shown.resize(size, _nearest() if zoom >= 1 else Pictures.Resampling.LANCZOS)).copy()
+    for mask, colour in masks:
+        large = np.asarray(Pictures.fromarray(mask).resize(size, _nearest()))
+        canvas[large] = (canvas[large] * 0.55 + np.array(colour) * 0.45).astype(np.uint8)
+        canvas[_outline(large)] = colour
+    if question is not None:
+        canvas = _prompt(canvas, question, zoom)
+    return canvas
+
+
+def _prompt(canvas: Image, question: Question, zoom: float) -> Image:
+    """A point as a dot in the middle of its pixel, or a box as a frame, white with a dark edge."""
+    picture = Pictures.fromarray(canvas)
+    pen = ImageDraw.Draw(picture)
+    if question.kind == "point":
+        x, y = ((value + 0.5) * zoom for value in question.coordinates)
+        for radius, ink in ((8, (0, 0, 0)), (6, (255, 255, 255)), (3, (220, 38, 38))):
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=ink)
+    else:
+        left, top, right, bottom = (value * zoom for value in question.coordinates)
+        for distance, line, ink in ((2, 5, (0, 0, 0)), (1, 3, (255, 255, 255))):
+            pen.rectangle((left - distance, top - distance, right + distance, bottom + distance), None, ink, line)
+    return np.asarray(picture)
+
+
+def _outline(mask: Mask) -> Mask:
+    """The outermost pixels of a mask, two wide."""
+    from scipy.ndimage import binary_erosion
+
+    return mask & ~binary_erosion(mask, iterations=2)
+
+
+def _hue(number: int) -> Colour:
+    """Colours that differ from those before, by the golden ratio."""
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.75, 0.95)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _nearest() -> Any:
+    return Pictures.Resampling.NEAREST
+
+
+def _save(folder: Path, name: str, images: Sequence[Image]) -> list[str]:
+    """Write pictures as name/NNN.png, all of one size; their paths in the run directory."""
+    (folder / name).mkdir()
+    height, width = (max((image.shape[axis] for image in images), default=0) for axis in (0, 1))
+    paths = []
+    for number, image in enumerate(images):
+        canvas = np.full((height, width, 3), _PAPER, np.uint8)
+        top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
+        canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
+        Pictures.fromarray(canvas).save(folder / name / f"{number:03d}.png")
+        paths.append(f"eval/{name}/{number:03d}.png")
+    return paths
