@@ -52,7 +52,8 @@ def finish(run: Run, teacher: Teacher, student: Sam, plans: dict[str, Plan]) -> 
     config = run.config
     plan = run.stage("plan", stages.join, teacher, list(plans.values()), config, load=stages.read_plan)
     losses = {name: stages.read_losses(run.require(f"{name}_slim")) for name in plans}
-    measured = run.stage("eval", evaluate, teacher, student, plan, losses, config, command(config))
+    models = (teacher.sam, student, plan, teacher.processor, teacher.images.images, teacher.labelled)
+    measured = run.stage("eval", evaluate, *models, config, losses, command(config))
     run.stage("export", _export, teacher, student, plan, measured, config)
     run.stage("report", _report, run.path)
 

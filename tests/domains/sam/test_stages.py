@@ -57,6 +57,7 @@ def options(folder: Path, name: str = "sam", **parts: Any) -> Config:
         "recover": {"name": "align", "steps": 4, "batch": 2},
         "compensate": {"images": 16, "damping": 1e-6},
         "budget": {"keep": 0.5},
+        "metrics": {"images": 2, "latency_runs": 1},
     }
     return build(base | parts)
 
@@ -129,7 +130,7 @@ def test_recipes_meet_the_budget_and_reload(
     run = executed(config, tmp_path / "run")
     plan = stages.read_plan(run / "plan")
     asked, reached = plan.budget["asked"], plan.budget["reached"]
-    assert 0.8 * asked < reached <= asked
+    assert 0.65 * asked < reached <= asked  # widths of 32 in steps of 8 are coarse
     model = load_sam(run / "export")
     if config.budget.metric == "params":
         assert sum(p.numel() for p in model.vision_encoder.parameters()) == reached
@@ -141,7 +142,7 @@ def test_recipes_meet_the_budget_and_reload(
 
 
 def test_a_recipe_that_cannot_do_two_rounds_says_so(folder: Path, tmp_path: Path) -> None:
-    for domain in ({"width": False}, {"attention": "none", "ffn": False}, {"depth": True}):
+    for i, domain in enumerate(({"width": False}, {"attention": "none", "ffn": False}, {"depth": True})):
         config = options(folder, domain={"name": "sam"} | domain)
         with pytest.raises(ConfigError, match="recipe=slimsam narrows the residual stream"):
-            executed(config, tmp_path / "run")
+            executed(config, tmp_path / str(i))
