@@ -1,4 +1,5 @@
 """placeholder"""
+
 from pathlib import Path
 
 from gencompress.domains.sam.export import export_sam

@@ -58,11 +58,6 @@ class Teacher:
         cache = TeacherCache(where, sam.encoder, images, int(config.data.cache_mb * 1e6), say)
         return cls(sam, processor, images, labelled, cache, device)
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """Kinds of groups that may be removed."""
-        return self.sam.kinds or ()
-
     def student(self, folder: Path) -> Sam:
         """A pruned model that a stage has saved."""
         return replace(self.sam, model=load_sam(folder, device=self.device).requires_grad_(False), uniform=False)
