@@ -34,8 +34,8 @@ TRIES = 4  # places tried for an emoji before it is left out
 class Composites:
     """`count` pictures of a split; picture i depends on the split, the size, the seed and i alone.
 
-    The train and held_out splits share no emoji and no photograph; the backgrounds of train vary more. The emoji that covers a pixel by at least half
-    owns it, the last pasted first, so that masks never overlap.
+    The train and held_out splits share no emoji and no photograph; the backgrounds of train vary more. The emoji that
+    covers a pixel by at least half owns it, the last pasted first, so that masks never overlap.
 
     Args:
         split: "train" or "held_out".

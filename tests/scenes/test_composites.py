@@ -53,30 +53,34 @@ def test_masks_are_disjoint_and_large_enough() -> None:
 
 
 def test_masks_are_the_alpha_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a black photograph with white emoji and colours left alone, the picture is the alpha itself."""
-    cells = [np.asarray(cell).copy() for cell in composites._material("train")[0]]
-    for cell in cells:
-        cell[..., :3] = 255
-    white = [Image.fromarray(cell) for cell in cells]
+    """One white emoji on black with colours left alone: the picture is its alpha, and the mask where that is a half."""
+    white = []
+    for cell in composites._material("held_out")[0]:
+        pixels = np.asarray(cell).copy()
+        pixels[..., :3] = 255
+        white.append(Image.fromarray(pixels))
     monkeypatch.setattr(composites, "_material", lambda _: (white, [Image.new("RGB", (200, 200))]))
     monkeypatch.setattr(composites, "_jitter", lambda pixels, _: pixels.copy())
-    monkeypatch.setattr(composites, "MIN_VISIBLE", 0.999)  # nothing overlaps: an edge under an edge adds up
-    source = Composites("train", 20)
+    monkeypatch.setattr(composites, "OBJECTS", (1, 1))
+    source = Composites("held_out", 20)
     for index in range(len(source)):
         picture, masks = source.labelled(index)
-        covered = np.any(masks, axis=0)
-        assert picture[covered].min() >= 128
-        assert picture[~covered].max() < 250  # the rim of a neighbour may add to one's own, nothing else
+        assert len(masks) == 1 and np.array_equal(masks[0], picture[..., 0] >= 128)
 
 
-def test_one_emoji_owns_what_it_covers_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    whites = [Image.new("RGBA", (64, 64), (255, 255, 255, alpha)) for alpha in (127, 128)]
+def test_the_last_pasted_is_on_top(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opaque squares of one colour each: every pixel shows the colour of its owner."""
+    squares = [Image.new("RGBA", (64, 64), (level, level, level, 255)) for level in range(40, 240, 10)]
+    monkeypatch.setattr(composites, "_material", lambda _: (squares, [Image.new("RGB", (200, 200))]))
     monkeypatch.setattr(composites, "_jitter", lambda pixels, _: pixels.copy())
-    monkeypatch.setattr(composites, "OBJECTS", (1, 1))
-    monkeypatch.setattr(composites, "TURN", 0.0)
-    monkeypatch.setattr(composites, "_material", lambda _: (whites[1:], [Image.new("RGB", (200, 200))]))
-    picture, masks = Composites("train", 1).labelled(0)
-    assert len(masks) == 1 and np.array_equal(masks[0], picture[..., 0] == 128)
+    monkeypatch.setattr(composites, "TURN", 0.0)  # a turned square has a rim that blends
+    source, hidden = Composites("held_out", 20), 0
+    for index in range(len(source)):
+        picture, masks = source.labelled(index)
+        assert [len(np.unique(picture[mask])) for mask in masks] == [1] * len(masks)
+        assert picture[~np.any(masks, axis=0)].max(initial=0) == 0
+        hidden += sum(not mask[np.ix_(mask.any(1), mask.any(0))].all() for mask in masks)
+    assert hidden > 3  # squares are cut by others, or this shows nothing
 
 
 def test_splits_share_no_emoji_and_no_photograph() -> None:
