@@ -16,12 +16,14 @@ def locate(model: str) -> str:
 
     ModelError or ConfigError, naming the nearest valid names, if it is none of these. Nothing is downloaded.
     """
-    from gencompress.scenes import SAMPLES, SPLATS, path
+    from gencompress.scenes import SAMPLES, SEGMENTERS, SPLATS, path
 
     if model.startswith(_SAMPLE):
         name = model.removeprefix(_SAMPLE)
         if name in SPLATS:
             raise ModelError(f"model.path={model!r} is a scene: use +experiment=splat_prune scene={model}")
+        if name in SEGMENTERS:
+            raise ModelError(f"model.path={model!r} is a SAM, not a diffusion pipeline")
         return str(path(name))
     if Path(model).is_dir() or _HUB_ID.fullmatch(model):
         return model
