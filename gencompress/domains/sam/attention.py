@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
 _BLOCK = 1 << 19  # logits at a time
@@ -39,7 +40,7 @@ class _RowAttention(SamVisionAttention):
         square = q.view(batch * heads, height, width, -1)
         rows = torch.einsum("bhwc,hkc->bhwk", square, self.get_rel_pos(height, height, self.rel_pos_h)).contiguous()
         columns = torch.einsum("bhwc,wkc->bhwk", square, self.get_rel_pos(width, width, self.rel_pos_w)).contiguous()
-        mixed = _attend(q * q.shape[-1] ** -0.5, k, v, rows, columns)
+        mixed = _attend(q * q.shape[-1] ** -0.5, k, F.pad(v, (0, -v.shape[-1] % 16)), rows, columns)[..., : v.shape[-1]]
         mixed = mixed.view(batch, heads, height, width, -1).permute(0, 2, 3, 1, 4).reshape(batch, height, width, -1)
         return self.proj(mixed), None
 
@@ -50,7 +51,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> T
     Args:
         q: scaled queries [n, height * width, dim], n heads of images or windows.
         k: keys, of the same shape.
-        v: values, of the same shape.
+        v: values [n, height * width, any]; products with a multiple of 16 columns are twice as fast as with 14.
         rows: logits for the row of a key [n, height, width, height].
         columns: logits for the column of a key [n, height, width, width].
     """
