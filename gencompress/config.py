@@ -100,7 +100,9 @@ class DataConfig:
     validation: str | None = option(
         None, "folder with images/ and masks/, or sample:NAME; null judges by the dense model's own masks"
     )
-    cache: str | None = option(None, "folder of the teacher's embeddings; null keeps them in the run directory", free=True)
+    cache: str | None = option(
+        None, "folder of the teacher's embeddings; null keeps them in the run directory", free=True
+    )
     cache_mb: float = option(4000, "largest size of that folder in 10^6 bytes; 0 keeps none", least=0, free=True)
 
 
@@ -479,7 +481,7 @@ RECOVERIES: dict[str, type[RecoverConfig]] = {
     "refine": RefineRecover,
 }
 # config groups whose classes are chosen by name
-TABLES: dict[str, Mapping[str, type]] = {"domain": DOMAINS, "criterion": CRITERIA, "recover": RECOVERIES}
+TABLES: dict[str, Mapping[str, Any]] = {"domain": DOMAINS, "criterion": CRITERIA, "recover": RECOVERIES}
 # domains that read an option or a whole group of them, where that is not all of them
 READ_BY: dict[str, tuple[str, ...]] = {
     "scene": ("splats",),
@@ -590,7 +592,12 @@ def _check_sam(config: Config) -> None:
 
 def sam_kinds(domain: SamDomain) -> tuple[str, ...]:
     """Kinds of groups of `gencompress.domains.sam.groups.groups_of` that may be removed."""
-    asked = {"width": domain.width, domain.attention: domain.attention != "none", "ffn": domain.ffn, "depth": domain.depth}
+    asked = {
+        "width": domain.width,
+        domain.attention: domain.attention != "none",
+        "ffn": domain.ffn,
+        "depth": domain.depth,
+    }
     return tuple(kind for kind, wanted in asked.items() if wanted)
 
 

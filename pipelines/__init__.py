@@ -28,7 +28,7 @@ ACTIONS: dict[str, dict[str, str]] = {
     },
     "sam": {
         "eval": "gencompress.pipelines.actions:evaluate",
-        "export": "gencompress.pipelines.slimsam:export",
+        "export": "gencompress.pipelines.sam:export",
         "report": "gencompress.pipelines.actions:report",
     },
     "splats": {

@@ -1,4 +1,4 @@
-"""Bundled samples, really trained and small: pipelines for `from_pretrained`, and scenes of Gaussian splats."""
+"""Bundled samples, really trained and small: pipelines and a SAM for `from_pretrained`, scenes of Gaussian splats."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from pathlib import Path
 from gencompress.errors import ConfigError, nearest
 
 SAMPLES = ("emoji32_ddpm", "emoji64_sd")
+SEGMENTERS = ("emoji_sam",)  # SAM models
 SPLATS = {"guitar": "guitar.compressed.ply"}  # scenes by name
-FILES = ("emoji64_sd_prompts.txt", "emoji_reference.npz")
+FILES = ("emoji64_sd_prompts.txt", "emoji_reference.npz", "emoji_scenes")
 
 
 def path(name: str) -> Path:
-    """Folder of a bundled sample pipeline, file of a bundled scene (`SPLATS`), or path of a bundled file (`FILES`).
+    """Folder of a bundled pipeline (`SAMPLES`) or SAM (`SEGMENTERS`), file of a scene (`SPLATS`), or any of `FILES`.
 
     Raises ConfigError naming the nearest valid names if `name` is unknown, or saying how to make it if it is absent.
     """
-    names = {**{known: known for known in SAMPLES + FILES}, **SPLATS}
+    names = {**{known: known for known in SAMPLES + SEGMENTERS + FILES}, **SPLATS}
     if name not in names:
         raise ConfigError(f"no bundled sample {name!r}: {nearest(name, names)}")
     found = Path(__file__).resolve().parent / names[name]

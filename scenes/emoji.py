@@ -22,6 +22,7 @@ CELL = 64
 PITCH = CELL + 2
 LOCAL = ("sheet64.png", "captions.jsonl")
 NPM = ("img/google/sheets-clean/64.png", "emoji.json")
+Row = tuple[int, int, str, str, str]  # x, y, name, caption, subcategory
 
 # Unconditional sample: round or compact things with few thin parts, which 32 pixels can show.
 SUBSET32 = """
@@ -66,6 +67,16 @@ SUBSETS = {"emoji32": SUBSET32, "emoji64": SUBSET64}
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One cell of the sheet: `pixels` is uint8 [64, 64, 4] with alpha, `kind` its subcategory in the set."""
+
+    name: str
+    caption: str
+    kind: str
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
 class Emoji:
     """One picture: `pixels` is uint8 [64, 64, 3] on white."""
 
@@ -84,6 +95,20 @@ def source_folder(given: str | Path | None = None) -> Path:
 
 def read_emoji(folder: str | Path | None = None) -> list[Emoji]:
     """All emoji of a folder in either layout, in sheet order; captions in lower case, some in plainer words (`PLAIN`).
+
+    Raises DataError naming the missing or unreadable file.
+    """
+    found = []
+    for cell in read_cells(folder):
+        white = Image.new("RGBA", (CELL, CELL), "white")
+        white.alpha_composite(Image.fromarray(cell.pixels))
+        plain = PLAIN.get(cell.name, cell.caption.lower())
+        found.append(Emoji(cell.name, plain, np.asarray(white.convert("RGB"))))
+    return found
+
+
+def read_cells(folder: str | Path | None = None) -> list[Cell]:
+    """All emoji of a folder in either layout with their transparency, in sheet order.
 
     Raises DataError naming the missing or unreadable file.
     """
@@ -132,32 +157,33 @@ def _open(path: Path) -> Image.Image:
         raise DataError(f"{path} is not a readable PNG sheet: {error}") from error
 
 
-def _local_rows(path: Path) -> list[tuple[int, int, str, str]]:
+def _local_rows(path: Path) -> list[Row]:
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)
-            rows.append((int(row["x"]), int(row["y"]), str(row["short_name"]), str(row["caption"])))
-        except (ValueError, KeyError, TypeError) as error:
+            kind = str(row.get("subcategory", ""))
+            rows.append((int(row["x"]), int(row["y"]), str(row["short_name"]), str(row["caption"]), kind))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}, line {number}: expected an object with x, y, short_name, caption") from error
     return rows
 
 
-def _npm_rows(path: Path) -> list[tuple[int, int, str, str]]:
+def _npm_rows(path: Path) -> list[Row]:
     try:
         rows = [r for r in json.loads(path.read_text(encoding="utf-8")) if r.get("has_img_google")]
-        return [(r["sheet_x"] * PITCH + 1, r["sheet_y"] * PITCH + 1, r["short_name"], r["name"]) for r in rows]
+        return [
+            (r["sheet_x"] * PITCH + 1, r["sheet_y"] * PITCH + 1, r["short_name"], r["name"], r.get("subcategory", ""))
+            for r in rows
+        ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: expected a list of objects with sheet_x, sheet_y, short_name, name") from error
 
 
-def _cut(sheet: Image.Image, rows: list[tuple[int, int, str, str]], index: Path) -> list[Emoji]:
+def _cut(sheet: Image.Image, rows: list[Row], index: Path) -> list[Cell]:
     found = []
-    for x, y, name, caption in rows:
+    for x, y, name, caption, kind in rows:
         if min(x, y) < 0 or x + CELL > sheet.width or y + CELL > sheet.height:
             raise DataError(f"{index}: {name!r} at ({x}, {y}) lies outside the {sheet.width}x{sheet.height} sheet")
-        white = Image.new("RGBA", (CELL, CELL), "white")
-        white.alpha_composite(sheet.crop((x, y, x + CELL, y + CELL)))
-        plain = PLAIN.get(name, caption.lower())
-        found.append(Emoji(name, plain, np.asarray(white.convert("RGB"))))
+        found.append(Cell(name, caption, kind, np.asarray(sheet.crop((x, y, x + CELL, y + CELL)))))
     return found

@@ -1,4 +1,4 @@
-"""Plans of recipes that prune in rounds, each round other groups of one model: how many units go is known beforehand."""
+"""Plans of recipes that prune one model in rounds, other groups in each; how many units go is known beforehand."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ def uniform_counts(groups: Groups, budget: Budget, cost: CostModel) -> dict[str,
 
     Raises `BudgetError` if it cannot be met.
     """
-    alike = Budget(budget.metric, target=budget.limit(cost), round_to=budget.round_to, min_keep=budget.min_keep, uniform=True)
+    alike = Budget(
+        budget.metric, target=budget.limit(cost), round_to=budget.round_to, min_keep=budget.min_keep, uniform=True
+    )
     return solve(groups, {g.name: torch.zeros(g.size) for g in groups}, alike, cost).counts
 
 
 def best_units(
-    groups: Groups, scores: Mapping[str, Tensor], counts: Mapping[str, int], source: Mapping[str, str | None] | None = None
+    groups: Groups,
+    scores: Mapping[str, Tensor],
+    counts: Mapping[str, int],
+    source: Mapping[str, str | None] | None = None,
 ) -> Plan:
     """The plan that keeps ``counts[g]`` units of every group, those of highest score.
 

@@ -87,8 +87,8 @@ def test_runs_without_figures_say_why(tmp_path, events, state, words):
     assert (row.method, row.task, row.budget) == ("taylor", "emoji", "keep 0.6 of parameters")
     assert row.protocol["steps"] == "7" and row.protocol["scheduler"] is None
     assert row.about["command"] == (
-        "gencompress run model.path=sample:emoji domain=diffusion criterion=taylor criterion.samples=64 budget.keep=0.6 denoise.steps=7 "
-        "metrics.images=2"
+        "gencompress run model.path=sample:emoji domain=diffusion criterion=taylor criterion.samples=64 "
+        "budget.keep=0.6 denoise.steps=7 metrics.images=2"
     )
 
 

@@ -1,8 +1,8 @@
 """Alignment of a pruned encoder with the dense one: losses on its embeddings and, at first, on its inner features.
 
-As SlimSAM (Chen et al. 2024, arXiv 2312.05284, section 3.2) has them, with three differences: errors are relative to the
-teacher's mean square, so that layers with large activations do not rule the loss; the global layers' queries, keys and
-values are compared with the teacher's like those of all layers; the learning rate falls along a cosine.
+As SlimSAM (Chen et al. 2024, arXiv 2312.05284, section 3.2) has them, with three differences: errors are relative to
+the teacher's mean square, so that layers with large activations do not rule the loss; the global layers' queries, keys
+and values are compared with the teacher's like those of all layers; the learning rate falls along a cosine.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Alignment:
         self.names = [] if guide is None else inner_names(guide, inner)
 
     def __call__(self, index: int) -> Tensor:
+        """A scalar, with gradient by the student's weights."""
         part = inner_weight(index / self.steps, self.inner, self.weights)
         pixels = self.images(index, self.batch)
         if self.guide is None or not part:

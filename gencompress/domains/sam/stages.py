@@ -42,7 +42,9 @@ def budget_of(config: options.Config) -> Budget:
 
 def score(ctx: StageContext, teacher: Teacher, student: Sam, config: options.Config) -> None:
     """One number per unit of the student by the criterion of `config`: scores.safetensors."""
-    uniform_counts(teacher.sam.groups, budget_of(config), teacher.sam.cost(budget_of(config).metric))  # or refuse now
+    budget, groups = budget_of(config), teacher.sam.groups
+    zeros = {g.name: torch.zeros(g.size) for g in groups}
+    solve(groups, zeros, budget, teacher.sam.cost(budget.metric))  # what cannot be met is refused before the hours
     scores = one_round_scores(teacher, student, config, ctx)
     save_file({name: values.float().contiguous() for name, values in scores.items()}, ctx.dir / _SCORES)
 
@@ -102,7 +104,13 @@ def join(ctx: StageContext, teacher: Teacher, plans: list[Plan], config: options
 
 
 def slim(
-    ctx: StageContext, teacher: Teacher, student: Sam, plan: Plan, inner: Inner | None, steps: int, config: options.Config
+    ctx: StageContext,
+    teacher: Teacher,
+    student: Sam,
+    plan: Plan,
+    inner: Inner | None,
+    steps: int,
+    config: options.Config,
 ) -> None:
     """Remove what `plan` drops from the student, refit, align with the teacher: a model folder, and the losses.
 

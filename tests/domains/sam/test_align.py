@@ -40,6 +40,15 @@ def alignment(student: nn.Module, dense: nn.Module, inner: Inner, weights: Weigh
     return Alignment(student, images, targets, 2, 20, guide=dense, inner=inner, weights=weights)
 
 
+def keeper(to: dict[str, Tensor], name: str) -> Any:
+    """A hook that keeps the output of a module."""
+
+    def keep(module: nn.Module, args: Any, out: Any) -> None:
+        to[name] = out[0] if isinstance(out, tuple) else out
+
+    return keep
+
+
 def test_dynamic_weights_are_those_of_the_paper() -> None:
     epochs = [n / 20 for n in range(20)]
     assert [inner_weight(p, "bottleneck", "dynamic") for p in epochs] == [0.5] * 10 + [0.0] * 10
@@ -78,7 +87,9 @@ def test_the_loss_is_the_weighted_sum_of_relative_errors(inner: Inner) -> None:
     for label, encoder in (("dense", dense), ("pruned", pruned)):
         for name in inner_names(encoder, inner):
 
-            def keep(module: nn.Module, args: Any, out: Any, to: dict[str, Tensor] = seen[label], name: str = name) -> None:
+            def keep(
+                module: nn.Module, args: Any, out: Any, to: dict[str, Tensor] = seen[label], name: str = name
+            ) -> None:
                 to[name] = out[0] if isinstance(out, tuple) else out
 
             encoder.get_submodule(name).register_forward_hook(keep)
