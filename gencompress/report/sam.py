@@ -9,7 +9,7 @@ from typing import Any
 from gencompress.errors import DataError, NumericsError
 from gencompress.metrics.statistics import PairedGain, paired_gain
 from gencompress.report import charts, figures, tables
-from gencompress.report.data import RunData, dig, number, numbers
+from gencompress.report.data import RunData, dig, numbers
 from gencompress.report.pictures import Row, Sheet, listed_pictures, picture
 from gencompress.report.tables import Cell, Column, Line, Table, cost_cell, quality_cell
 
@@ -25,9 +25,9 @@ _SIZES = (
     _MACS,
     _PLAIN_MACS,
 )
-_MIOU = (("point prompts", "miou_point"), ("box prompts", "miou_box"), ("everything", "miou_everything"))
-_DENSE = "quality_dense"
-_PLACES = 3
+MIOU = (("point prompts", "miou_point"), ("box prompts", "miou_box"), ("everything", "miou_everything"))
+DENSE = "quality_dense"
+PLACES = 3
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def context(runs: Sequence[RunData]) -> dict[str, Any]:
         "cost": tables.cost(runs),
         "quality": _quality(runs),
         "notes": _notes(runs),
-        "protocol": _protocol(runs),
+        "protocol": protocol(runs),
     }
 
 
@@ -67,12 +67,12 @@ def _lead(runs: Sequence[RunData]) -> list[tuple[str, str]]:
     speed = run.ratio("latency_s", "median")
     if speed and speed > 1:
         pieces += [(" A picture is embedded ", f"{speed:.2f}× as fast"), (".", "")]
-    point, before = run.number("quality", "miou_point", "mean"), run.number(_DENSE, "miou_point", "mean")
+    point, before = run.number("quality", "miou_point", "mean"), run.number(DENSE, "miou_point", "mean")
     if point is not None and before is not None:
-        pieces += [(" One point per object gives a mean IoU of ", figures.fixed(point, _PLACES))]
-        pieces += [(f", where the dense model has {figures.fixed(before, _PLACES)}.", "")]
+        pieces += [(" One point per object gives a mean IoU of ", figures.fixed(point, PLACES))]
+        pieces += [(f", where the dense model has {figures.fixed(before, PLACES)}.", "")]
     elif (agreement := run.number("quality", "agreement", "mean")) is not None:
-        pieces += [(" Its masks agree with the dense model's at a mean IoU of ", figures.fixed(agreement, _PLACES))]
+        pieces += [(" Its masks agree with the dense model's at a mean IoU of ", figures.fixed(agreement, PLACES))]
         pieces += [(".", "")]
     return pieces
 
@@ -80,16 +80,16 @@ def _lead(runs: Sequence[RunData]) -> list[tuple[str, str]]:
 def _headline(runs: Sequence[RunData]) -> Table:
     """Dense and every run: what they cost and how well they answer."""
     columns = [c for c in _HEADLINE if any(run.number("pruned", *c.keys) is not None for run in runs)]
-    asked = [(small, key) for small, key in _MIOU if _has(runs, key)]
+    asked = [(small, key) for small, key in MIOU if _has(runs, key)]
     agree = _has(runs, "agreement")
     heads = [(c.head, c.small) for c in columns] + [("mIoU", small) for small, _ in asked]
     dense = [Cell(c.words(runs[0].number("dense", *c.keys))) for c in columns]
-    dense += [Cell(figures.fixed(runs[0].number(_DENSE, key, "mean"), _PLACES)) for _, key in asked]
+    dense += [Cell(figures.fixed(runs[0].number(DENSE, key, "mean"), PLACES)) for _, key in asked]
     lines = [Line("dense", "", (*dense, *([Cell("", "reference")] if agree else [])), dense=True)]
     for run in runs:
         cells = [cost_cell(run, column) for column in columns]
         cells += [_miou_cell(run, key) for _, key in asked]
-        cells += [quality_cell(run, "agreement", _PLACES, "")] if agree else []
+        cells += [quality_cell(run, "agreement", PLACES, "")] if agree else []
         lines.append(Line(run.label, run.method, tuple(cells)))
     return Table((*heads, *([("Agreement", "mIoU to dense")] if agree else [])), tuple(lines))
 
@@ -100,14 +100,15 @@ def _has(runs: Sequence[RunData], key: str) -> bool:
 
 def _miou_cell(run: RunData, key: str) -> Cell:
     """A mean IoU, and how it changed."""
-    after, before = run.number("quality", key, "mean"), run.number(_DENSE, key, "mean")
+    after, before = run.number("quality", key, "mean"), run.number(DENSE, key, "mean")
     if after is None:
         return Cell(figures.NONE, "not measured")
-    return Cell(figures.fixed(after, _PLACES), "" if before is None else _signed(after - before))
+    return Cell(figures.fixed(after, PLACES), "" if before is None else _signed(after - before))
 
 
 def _signed(value: float) -> str:
-    return f"{'+' if value > 0 else ''}{figures.fixed(value, _PLACES)}"
+    value = round(value, PLACES) + 0.0  # no minus in front of a zero
+    return f"{'+' if value > 0 else ''}{figures.fixed(value, PLACES)}"
 
 
 def _sizes(runs: Sequence[RunData]) -> Table:
@@ -121,7 +122,7 @@ def _sizes(runs: Sequence[RunData]) -> Table:
 
 def _quality(runs: Sequence[RunData]) -> Table:
     """Means with standard errors, and the change over the same objects with its interval."""
-    asked = [(small, key) for small, key in _MIOU if _has(runs, key)]
+    asked = [(small, key) for small, key in MIOU if _has(runs, key)]
     rest = [
         (head, small, key)
         for head, small, key in (("Agreement", "mIoU to dense", "agreement"), ("Embedding", "error", "embedding_error"))
@@ -129,11 +130,11 @@ def _quality(runs: Sequence[RunData]) -> Table:
     ]
     heads = [head for small, _ in asked for head in (("mIoU", small), ("Change", "95 % interval"))]
     blank = [Cell("")] * len(rest)
-    dense = [c for _, key in asked for c in (quality_cell(runs[0], key, _PLACES, "", _DENSE), Cell(""))]
+    dense = [c for _, key in asked for c in (quality_cell(runs[0], key, PLACES, "", DENSE), Cell(""))]
     lines = [Line("dense", "", (*dense, *blank), dense=True)] if asked else []
     for run in runs:
-        cells = [c for _, key in asked for c in (quality_cell(run, key, _PLACES, ""), _change(run, key))]
-        cells += [quality_cell(run, key, _PLACES, "") for *_, key in rest]
+        cells = [c for _, key in asked for c in (quality_cell(run, key, PLACES, ""), _change(run, key))]
+        cells += [quality_cell(run, key, PLACES, "") for *_, key in rest]
         lines.append(Line(run.label, "", tuple(cells)))
     return Table((*heads, *((head, small) for head, small, _ in rest)), tuple(lines))
 
@@ -147,7 +148,7 @@ def _change(run: RunData, key: str) -> Cell:
 
 def _gain(run: RunData, key: str) -> PairedGain | None:
     """Pruned minus dense over the same objects; None where values lack."""
-    after, before = (numbers(dig(run.metrics, where, key, "per_image")) for where in ("quality", _DENSE))
+    after, before = (numbers(dig(run.metrics, where, key, "per_image")) for where in ("quality", DENSE))
     try:
         return paired_gain([v for v in after if v is not None], [v for v in before if v is not None])
     except (DataError, NumericsError):
@@ -221,7 +222,7 @@ def _below(value: float | None, figure: str) -> str:
     return f"IoU {figures.fixed(value, 2)}" if figure == "iou" else f"{value:.0f} mask{'' if value == 1 else 's'}"
 
 
-def _protocol(runs: Sequence[RunData]) -> list[tuple[str, str]]:
+def protocol(runs: Sequence[RunData]) -> list[tuple[str, str]]:
     """The pictures and prompts, and the lines that every report has."""
     own = []
     for name, words in (("mIoU", _labelled), ("Everything", _grid), ("Agreement", _unlabelled)):
