@@ -13,6 +13,7 @@ from gencompress.config import Config, SamDomain, sam_kinds
 from gencompress.domains.sam.cache import TeacherCache
 from gencompress.domains.sam.domain import Sam
 from gencompress.domains.sam.images import Batches, open_images
+from gencompress.domains.sam.labelled import LabelledImages, open_labelled
 from gencompress.domains.sam.load import load_sam
 from gencompress.domains.sam.processor import load_processor
 from gencompress.hub import locate_segmenter
@@ -28,6 +29,7 @@ class Teacher:
         sam: the dense model, frozen, with the kinds of groups that may be removed.
         processor: prepares pictures and prompts for it.
         images: batches of pixel values, without labels.
+        labelled: pictures with masks to judge by, if there are any.
         cache: its embeddings of them.
         device: where all models are.
     """
@@ -35,6 +37,7 @@ class Teacher:
     sam: Sam
     processor: Any
     images: Batches
+    labelled: LabelledImages | None
     cache: TeacherCache
     device: str
 
@@ -50,14 +53,10 @@ class Teacher:
         sam = Sam(model, kinds, uniform=config.budget.uniform)
         processor = load_processor(folder)
         images = Batches(open_images(str(config.data.images)), processor, config.run.seed)
+        labelled = open_labelled(config.data.validation) if config.data.validation else None
         where = Path(config.data.cache) if config.data.cache else run / _CACHE
         cache = TeacherCache(where, sam.encoder, images, int(config.data.cache_mb * 1e6), say)
-        return cls(sam, processor, images, cache, device)
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """Kinds of groups that may be removed."""
-        return self.sam.kinds or ()
+        return cls(sam, processor, images, labelled, cache, device)
 
     def student(self, folder: Path) -> Sam:
         """A pruned model that a stage has saved."""

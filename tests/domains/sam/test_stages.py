@@ -15,7 +15,7 @@ from torch import Tensor
 from gencompress.config import Config, build
 from gencompress.core.rounds import best_units
 from gencompress.criteria.random import random_scores
-from gencompress.domains.sam import stages
+from gencompress.domains.sam import rounds, stages
 from gencompress.domains.sam.domain import Sam
 from gencompress.domains.sam.load import load_sam
 from gencompress.domains.sam.subject import embeddings
@@ -57,6 +57,7 @@ def options(folder: Path, name: str = "sam", **parts: Any) -> Config:
         "recover": {"name": "align", "steps": 4, "batch": 2},
         "compensate": {"images": 16, "damping": 1e-6},
         "budget": {"keep": 0.5},
+        "metrics": {"images": 2, "latency_runs": 1},
     }
     return build(base | parts)
 
@@ -76,7 +77,7 @@ def test_a_refit_brings_every_layer_and_the_embeddings_closer(folder: Path, tmp_
         return float((embeddings(pruned.encoder, pixels) - wanted).square().mean() / wanted.square().mean())
 
     before = error()
-    stages.refit(teacher, student, pruned, plan, config, NullContext())
+    rounds.refit(teacher, student, pruned, plan, config, NullContext())
     assert error() < 0.7 * before
 
 
@@ -88,7 +89,7 @@ def test_queries_are_refitted_at_their_new_scale(folder: Path, tmp_path: Path) -
     counts = {g.name: g.size // 2 if g.kind == "head_dim" else g.size - 1 for g in student.groups}
     plan = best_units(student.groups, random_scores(student.groups, 0), counts)
     pruned = student.prune(plan)
-    stages.refit(teacher, student, pruned, plan, config, NullContext())
+    rounds.refit(teacher, student, pruned, plan, config, NullContext())
     kept = torch.cat([plan.keep["layers.0.attn"] + 16 * head for head in range(6)])
     made, wanted = (output(sam, "layers.0.attn.qkv", teacher.images(0, 8)) for sam in (pruned, student))
     wanted = wanted[:, kept]
@@ -129,7 +130,7 @@ def test_recipes_meet_the_budget_and_reload(
     run = executed(config, tmp_path / "run")
     plan = stages.read_plan(run / "plan")
     asked, reached = plan.budget["asked"], plan.budget["reached"]
-    assert 0.8 * asked < reached <= asked
+    assert 0.65 * asked < reached <= asked  # widths of 32 in steps of 8 are coarse
     model = load_sam(run / "export")
     if config.budget.metric == "params":
         assert sum(p.numel() for p in model.vision_encoder.parameters()) == reached
@@ -141,7 +142,7 @@ def test_recipes_meet_the_budget_and_reload(
 
 
 def test_a_recipe_that_cannot_do_two_rounds_says_so(folder: Path, tmp_path: Path) -> None:
-    for domain in ({"width": False}, {"attention": "none", "ffn": False}, {"depth": True}):
+    for i, domain in enumerate(({"width": False}, {"attention": "none", "ffn": False}, {"depth": True})):
         config = options(folder, domain={"name": "sam"} | domain)
         with pytest.raises(ConfigError, match="recipe=slimsam narrows the residual stream"):
-            executed(config, tmp_path / "run")
+            executed(config, tmp_path / str(i))
