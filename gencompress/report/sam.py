@@ -243,13 +243,10 @@ def _labelled(run: RunData) -> str | None:
 
 
 def _grid(run: RunData) -> str | None:
-    side = run.number("pictures", "everything_side")
-    if side is None:
+    how = run.text("pictures", "everything")
+    if how is None:
         return None
-    return (
-        f"{side:.0f} × {side:.0f} points, masks kept as SAM's automatic mask generation does; a true mask counts with "
-        "the proposal that it is matched to, each proposal once"
-    )
+    return f"{how}; a true mask counts with the proposal that it is matched to, each proposal once"
 
 
 def _unlabelled(run: RunData) -> str | None:

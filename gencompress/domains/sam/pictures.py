@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image as Pictures
 from PIL import ImageDraw
 
-from gencompress.domains.sam.judge import DENSE, EVERYTHING_SIDE, PRUNED, Asked, Judged
+from gencompress.domains.sam.judge import DENSE, PRUNED, Asked, Judged, everything
 from gencompress.domains.sam.segment import Image, Segmenter
 from gencompress.metrics.segmentation import Mask, Question
 
@@ -95,7 +95,7 @@ def _everything(folder: Path, chosen: Sequence[int], tools: Mapping[str, Segment
         image, _ = read(picture)
         columns[""].append(draw(image, []))
         for name, tool in tools.items():
-            masks = sorted(tool.everything(image, points_per_side=EVERYTHING_SIDE), key=lambda m: -int(m.sum()))
+            masks = sorted(everything(tool, image), key=lambda m: -int(m.sum()))
             columns[f"_{name}"].append(draw(image, [(mask, _hue(i)) for i, mask in enumerate(masks)]))
             counts[f"masks_{name}"].append(len(masks))
     found: dict[str, Any] = {f"everything{k}": _save(folder, f"everything{k}", c) for k, c in columns.items()}
