@@ -171,9 +171,9 @@ def _shown(runs: Sequence[RunData]) -> list[Sheets]:
     """Typical prompts, those that lost most, and everything in a picture; numbered through, for the page's controls."""
     truth = any(run.number("quality", "miou_point", "mean") is not None for run in runs)
     to = "the true mask" if truth else "the dense model's mask"
-    yellow = " with the true mask in yellow" if truth else ""
+    bright = "The mask is bright and the true outline yellow" if truth else "The mask is bright"
     kinds = (
-        ("Prompts", f"One column is one prompt{yellow}. Below a mask is its IoU with {to}.", "", "iou"),
+        ("Prompts", f"One column is one prompt. {bright}; below it stands its IoU with {to}.", "", "iou"),
         ("Where it lost most", "The prompts whose IoU fell most, one of a picture.", "worst_", "iou"),
         ("Everything", "All masks of a grid of points, each in a colour of its own; below, how many.", "", "masks"),
     )

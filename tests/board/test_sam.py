@@ -34,16 +34,16 @@ def test_rows_have_miou_and_both_counts_of_macs_and_the_best_is_first(tmp_path):
     (table,) = make_tables(read_runs(runs))
     assert [row.id for row in table.rows] == ["better", "worse"]
     better = table.rows[0]
-    assert better.domain == "sam" and better.task == "emoji_sam" and better.about["latency_of"].startswith("one forward")
+    assert (
+        better.domain == "sam" and better.task == "emoji_sam" and better.about["latency_of"].startswith("one forward")
+    )
     assert better.values["miou_point"] == pytest.approx(0.765, abs=1e-3)
     assert {"miou_box", "miou_everything", "agreement", "embedding_error"} <= set(better.values)
     assert better.values["macs"] == 243_000_000 and better.values["macs_without_attention"] == 150_000_000
     assert better.spread["miou_point"] == 0.0125 and better.dense["params"] == 1_000_000
     assert table.quality is not None and table.quality.key == "miou_point" and table.quality.higher
     assert table.about.title == "Segment Anything" and table.baseline == "random"
-    assert table.conditions == (
-        "64 labelled pictures, from composites, 4 objects, 24 unlabelled pictures, from photos"
-    )
+    assert table.conditions == ("64 labelled pictures, from composites, 4 objects, 24 unlabelled pictures, from photos")
     assert any("predicted IoU 0.6" in note for note in table.notes)
     assert "type: mask-generation" in as_model_index([table])
 
