@@ -137,7 +137,7 @@ def differences(
     for key in keys:
         a, b = first[key], second[key]
         if len(a) != len(b):
-            raise DataError(f"{key}: {len(a)} pictures in the first run and {len(b)} in the second")
+            raise DataError(f"{key}: {len(a)} {MEASURES[key].each}s in the first run and {len(b)} in the second")
         gain = paired_gain(a, b, confidence=1 - (1 - confidence) / len(keys), resamples=resamples)
         apart = tuple(x - y for x, y in zip(a, b, strict=True))
         found.append(Difference(MEASURES[key], sum(a) / len(a), sum(b) / len(b), gain, apart))

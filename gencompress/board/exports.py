@@ -18,7 +18,10 @@ NAMES = ("board.csv", "board.json", "board.md", "model-index.yaml")
 _SCHEMA = 1
 _TEXTS = ("id", "domain", "task", "method", "variant", "budget", "state", "error")
 _ABOUT = ("source", "url", "date", "hardware", "command")
-_TAGS = {"diffusion": ("unconditional-image-generation", "text-to-image")}
+_TAGS = {
+    "diffusion": ("unconditional-image-generation", "text-to-image"),
+    "sam": ("mask-generation", "mask-generation"),
+}
 _NAMES = {"psnr_db": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS", "psnr_close_db": "PSNR of close-ups, dB"}
 
 

@@ -23,6 +23,7 @@ class Measure:
         keys: where it lies in metrics.json, for the pruned side.
         words: how it reads.
         higher: True if more is better.
+        each: what it has one value of.
     """
 
     key: str
@@ -32,6 +33,7 @@ class Measure:
     keys: tuple[str, ...]
     words: Words
     higher: bool = False
+    each: str = "picture"
 
 
 def _fixed(places: int) -> Words:
@@ -42,22 +44,31 @@ def _digits(value: float | None) -> str:
     return figures.NONE if value is None else figures.digits(value)
 
 
+_PLAIN_MACS = ("pruned", "macs_without_attention")
+_POINT, _BOX, _EVERYTHING = (("quality", f"miou_{prompt}", "mean") for prompt in ("point", "box", "everything"))
+_AGREEMENT = ("quality", "agreement", "mean")
 _CLOSE = ("quality_close", "psnr_db", "mean")
 _ALL = (
     Measure("units", "Splats", "", "rate", ("pruned", "units"), figures.count),
     Measure("params", "Parameters", "", "rate", ("pruned", "params"), figures.count),
-    Measure("macs", "MACs", "per step", "rate", ("pruned", "macs"), figures.operations),
+    Measure("macs", "MACs", "per forward", "rate", ("pruned", "macs"), figures.operations),
+    Measure("macs_without_attention", "MACs", "without attention", "rate", _PLAIN_MACS, figures.operations),
     Measure("bytes", "Size", "", "rate", ("pruned", "bytes"), figures.size),
     Measure("psnr_db", "PSNR", "dB", "quality", ("quality", "psnr_db", "mean"), _fixed(2), higher=True),
     Measure("ssim", "SSIM", "", "quality", ("quality", "ssim", "mean"), _fixed(4), higher=True),
     Measure("lpips", "LPIPS", "", "quality", ("quality", "lpips", "mean"), _fixed(4)),
     Measure("psnr_close_db", "PSNR", "close-ups, dB", "quality", _CLOSE, _fixed(2), higher=True),
+    Measure("miou_point", "Point mIoU", "", "quality", _POINT, _fixed(4), higher=True, each="object"),
+    Measure("miou_box", "Box mIoU", "", "quality", _BOX, _fixed(4), higher=True, each="object"),
+    Measure("miou_everything", "Everything mIoU", "", "quality", _EVERYTHING, _fixed(4), higher=True, each="object"),
+    Measure("agreement", "Agreement", "mIoU to dense", "quality", _AGREEMENT, _fixed(4), higher=True),
+    Measure("embedding_error", "Embedding error", "", "quality", ("quality", "embedding_error", "mean"), _fixed(4)),
     Measure("frechet", "Fréchet distance", "", "quality", ("quality", "frechet", "value"), _digits),
     Measure("kernel", "Kernel distance", "", "quality", ("quality", "kernel", "value"), _digits),
     Measure("latency_s", "Latency", "median", "cost", ("pruned", "latency_s", "median"), figures.seconds),
     Measure("seconds", "Time", "to compress", "cost", ("seconds",), figures.seconds),
     Measure("peak_memory_bytes", "Memory", "peak", "cost", ("pruned", "peak_memory_bytes"), figures.size),
-    Measure("energy_j", "Energy", "per run or view", "cost", ("pruned", "energy_j"), figures.energy),
+    Measure("energy_j", "Energy", "per run, view or picture", "cost", ("pruned", "energy_j"), figures.energy),
 )
 MEASURES = {measure.key: measure for measure in _ALL}
 
@@ -120,6 +131,22 @@ DOMAINS = {
             Field("dtype", "{}", (), "model.dtype"),
             *_CLOSENESS,
         ),
+    ),
+    "sam": Domain(
+        "Segment Anything",
+        "true masks, and masks and embeddings of the dense model",
+        "model.path",
+        (
+            Field("labelled", "{} labelled pictures", ("pictures", "labelled")),
+            Field("labelled_set", "from {}", ("pictures", "labelled_set")),
+            Field("labelled_fingerprint", "masks {:.12}", ("pictures", "labelled_fingerprint")),
+            Field("objects", "{} objects", ("pictures", "objects")),
+            Field("everything", "everything: {}", ("pictures", "everything")),
+            Field("unlabelled", "{} unlabelled pictures", ("pictures", "unlabelled")),
+            Field("unlabelled_set", "from {}", ("pictures", "unlabelled_set")),
+            Field("unlabelled_fingerprint", "pictures {:.12}", ("pictures", "unlabelled_fingerprint")),
+        ),
+        latency_of="one forward of the image encoder",
     ),
     "splats": Domain(
         "Gaussian splats",

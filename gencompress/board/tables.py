@@ -15,8 +15,18 @@ from gencompress.board.rows import Row
 from gencompress.errors import ConfigError, nearest
 
 _BASELINES = ("random", "magnitude")  # the floor, and what everybody has
-_IN_NOTES = ("ssim", "extractor")  # conditions that are told below a table, not above it
-_COMPARED = ("psnr_db", "ssim", "lpips")  # qualities by which rates at equal quality are compared
+_IN_NOTES = ("ssim", "extractor", "everything")  # conditions that are told below a table, not above it
+_UNTOLD = (
+    "labelled_fingerprint",
+    "unlabelled_fingerprint",
+)  # conditions that people cannot read  # conditions that are told below a table, not above it
+_COMPARED = (
+    "psnr_db",
+    "ssim",
+    "lpips",
+    "miou_point",
+    "miou_box",
+)  # qualities by which rates at equal quality are compared
 
 
 @dataclass(frozen=True)
@@ -214,7 +224,7 @@ def _front(rows: Sequence[Row], rate: Measure | None, quality: Measure | None) -
 def _conditions(row: Row) -> str:
     if row.state == "quoted":
         return "as published"
-    return ", ".join(text for name, text in _told(row).items() if name not in _IN_NOTES)
+    return ", ".join(text for name, text in _told(row).items() if name not in _IN_NOTES + _UNTOLD)
 
 
 def _told(row: Row) -> dict[str, str]:
@@ -226,7 +236,12 @@ def _told(row: Row) -> dict[str, str]:
 def _dense(rows: Sequence[Row]) -> str:
     """What was compressed, in numbers."""
     found = next((row.dense for row in rows if row.dense), {})
-    nouns = {"params": " parameters", "macs": " MACs", "units": " splats"}
+    nouns = {
+        "params": " parameters",
+        "macs": " MACs",
+        "macs_without_attention": " MACs without attention",
+        "units": " splats",
+    }
     return ", ".join(f"{MEASURES[key].words(value)}{nouns.get(key, '')}" for key, value in found.items())
 
 

@@ -29,9 +29,8 @@ def headline(comparison: Comparison) -> str:
 
 def verdict(comparison: Comparison) -> list[str]:
     """Sentences: whether there is a difference, in what, how large, and what it cannot tell."""
-    found, n = comparison.differences, comparison.differences[0].gain.n
-    noun = "views" if comparison.rows[0].domain == "splats" else "pictures"
-    scope = f"over {n} {noun} at {comparison.rows[0].budget}"
+    found = comparison.differences
+    scope = f"over {pairs(comparison)} at {comparison.rows[0].budget}"
     if comparison.seeds_only:
         return [_of_seeds(comparison, scope)]
     sentences = []
@@ -48,6 +47,13 @@ def verdict(comparison: Comparison) -> list[str]:
     if any(row.options.get("criterion.seed") is not None for row in comparison.rows):
         sentences.append("Each method was run once: what another seed of it would give, these runs do not say.")
     return sentences
+
+
+def pairs(comparison: Comparison) -> str:
+    """How many of what was paired, such as "131 objects and 64 pictures"."""
+    view = comparison.rows[0].domain == "splats"
+    counts = ((d.gain.n, "view" if view else d.measure.each) for d in comparison.differences)
+    return _listed([f"{n} {noun}s" for n, noun in dict.fromkeys(counts)])
 
 
 def _of_seeds(comparison: Comparison, scope: str) -> str:
@@ -130,6 +136,7 @@ def as_page(comparison: Comparison) -> str:
             headline=headline(comparison),
             verdict=verdict(comparison),
             bars=[_bars(d) for d in comparison.differences],
+            pairs=pairs(comparison),
             signed=signed,
             width=_WIDTH,
             height=_HEIGHT,

@@ -11,13 +11,22 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from gencompress import __version__
-from gencompress.report import charts, figures
+from gencompress.report import card_sam, charts, figures
+from gencompress.report.card_parts import Benchmark, Cost, costs
 from gencompress.report.data import RunData, dig, numbers
 from gencompress.report.escape import markdown, printable, yaml_string
 from gencompress.report.html import template_text
 from gencompress.report.tables import budget_reached, protocol
 
-Task = Literal["text-to-image", "unconditional-image-generation"]
+_COSTS: tuple[Cost, ...] = (
+    ("Parameters", figures.count, ("params",)),
+    ("MACs per step", figures.operations, ("macs",)),
+    ("Size of the weights", figures.size, ("bytes",)),
+    ("Latency, median", figures.seconds, ("latency_s", "median")),
+    ("Peak memory above the weights", figures.size, ("peak_memory_bytes",)),
+    ("Energy per run", figures.energy, ("energy_j",)),
+)
+Task = Literal["text-to-image", "unconditional-image-generation", "mask-generation"]
 
 
 def model_card(
@@ -35,21 +44,24 @@ def model_card(
     Args:
         metrics: the content of metrics.json; whatever it lacks, the card does not claim.
         name: title of the exported model.
-        pipeline: class of the pipeline, for example "StableDiffusionPipeline".
+        pipeline: class of the pipeline or model, for example "StableDiffusionPipeline" or "SamModel".
         task: the hub's pipeline tag.
         base_model: hub id or name of the dense model, if it has one that others can find.
         license_id: licence of the dense model as its own card gives it; the card carries no licence without it.
-        portable: True if the folder brings the code of its pruned component.
+        portable: True if the folder opens without gencompress: it brings the code of its pruned component, or is of a
+            stock architecture.
 
     Returns:
         Markdown. Names, prompts and commands are escaped: they can be neither markup nor front matter.
     """
     run = RunData(Path(), "pruned", metrics, {})
+    own = card_sam.context(run) if task == "mask-generation" else _pictures(run)
     return (
         _environment()
-        .get_template("card.jinja")
+        .get_template("card_sam.jinja" if task == "mask-generation" else "card.jinja")
         .render(
-            front=Markup(_front_matter(run, name, task, base_model, license_id)),
+            own,
+            front=Markup(_front_matter(run, name, task, base_model, license_id, own["benchmark"])),
             name=name,
             base_model=base_model,
             pipeline=pipeline,
@@ -60,34 +72,44 @@ def model_card(
             budget=budget_reached(run),
             kinds=_kinds(run),
             units=_listed([name for name, *_ in _kinds(run)]),
-            costs=_costs(run),
-            quality=_quality(run),
-            protocol=[line for line in protocol([run]) if line[0] != "Budget"],
-            worst=_worst(run),
+            protocol=[line for line in own["protocol"] if line[0] != "Budget"],
             command=_fenced(run.text("command")),
             version=__version__,
         )
     )
 
 
-def _front_matter(run: RunData, name: str, task: Task, base_model: str | None, license_id: str | None) -> str:
+def _pictures(run: RunData) -> dict[str, Any]:
+    """What the card of a diffusion pipeline shows of its own."""
+    measured = [
+        (kind, f"{label} to the dense pipeline{unit}", value)
+        for kind, label, unit, key in (("psnr", "PSNR", ", dB", "psnr_db"), ("ssim", "SSIM", "", "ssim"))
+        if (value := run.number("quality", key, "mean")) is not None
+    ]
+    return {
+        "benchmark": Benchmark("diffusers", "generated", "pictures of the dense pipeline at equal seeds", measured),
+        "costs": costs(run, _COSTS),
+        "quality": _quality(run),
+        "protocol": protocol([run]),
+        "worst": _worst(run),
+    }
+
+
+def _front_matter(
+    run: RunData, name: str, task: Task, base_model: str | None, license_id: str | None, benchmark: Benchmark
+) -> str:
     """YAML between the two rules. Every string is a JSON string, which YAML reads as what it is."""
-    lines = ["library_name: diffusers", f"pipeline_tag: {task}"]
+    lines = [f"library_name: {benchmark.library}", f"pipeline_tag: {task}"]
     lines += [f"license: {yaml_string(license_id)}"] if license_id else []
     lines += [f"base_model: {yaml_string(base_model)}"] if base_model else []
     lines += ["tags:", "- pruned", "- gencompress"]
     method = run.text("method")
     lines += [f"- {yaml_string(method)}"] if method else []
-    measured = [
-        (kind, label, value)
-        for kind, label in (("psnr", "PSNR to the dense pipeline, dB"), ("ssim", "SSIM to the dense pipeline"))
-        if (value := run.number("quality", "psnr_db" if kind == "psnr" else kind, "mean")) is not None
-    ]
-    if measured:
+    if benchmark.measured:
         lines += ["model-index:", f"- name: {yaml_string(name)}", "  results:", "  - task:", f"      type: {task}"]
-        lines += ["    dataset:", "      type: generated", "      name: pictures of the dense pipeline at equal seeds"]
+        lines += ["    dataset:", f"      type: {benchmark.kind}", f"      name: {yaml_string(benchmark.data)}"]
         lines += ["    metrics:"]
-        for kind, label, value in measured:
+        for kind, label, value in benchmark.measured:
             lines += [f"    - type: {kind}", f"      name: {yaml_string(label)}", f"      value: {value:.4f}"]
     return "\n".join(lines)
 
@@ -105,24 +127,6 @@ def _kinds(run: RunData) -> list[tuple[str, int, int, str]]:
 def _listed(names: list[str]) -> str:
     """Names as a phrase: "a, b and c"."""
     return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part) or "units"
-
-
-def _costs(run: RunData) -> list[tuple[str, str, str, str]]:
-    """Name, dense, pruned and change of every cost that was measured on both sides."""
-    measures = (
-        ("Parameters", figures.count, ("params",)),
-        ("MACs per step", figures.operations, ("macs",)),
-        ("Size of the weights", figures.size, ("bytes",)),
-        ("Latency, median", figures.seconds, ("latency_s", "median")),
-        ("Peak memory above the weights", figures.size, ("peak_memory_bytes",)),
-        ("Energy per run", figures.energy, ("energy_j",)),
-    )
-    rows = []
-    for name, words, keys in measures:
-        dense, pruned = run.number("dense", *keys), run.number("pruned", *keys)
-        if dense is not None and pruned is not None:
-            rows.append((name, words(dense), words(pruned), figures.change(pruned, dense)))
-    return rows
 
 
 def _quality(run: RunData) -> list[tuple[str, str, str]]:

@@ -21,16 +21,19 @@ KINDS = {
     "time": "time-embedding units",
     "adaln": "modulation outputs",
     "depth": "whole blocks",
+    "width": "channels of the residual stream",
+    "head_dim": "dimensions of each head",
 }
 WIDTH = 1000.0
 _BAR_HEIGHT = 84.0
 _PLACE = re.compile(
-    r"^(down_blocks|up_blocks|mid_block|transformer_blocks|single_transformer_blocks|[A-Za-z]+)[\w]*\.?(\d+)?"
+    r"^(down_blocks|up_blocks|mid_block|transformer_blocks|single_transformer_blocks|backbone\.blocks|[A-Za-z]+)"
+    r"[\w]*\.?(\d+)?"
 )
 _ORDER = {"down_blocks": 1, "mid_block": 2, "up_blocks": 3}
 _SHORT = {
     "down_blocks": "down", "mid_block": "mid", "up_blocks": "up", "transformer_blocks": "block",
-    "single_transformer_blocks": "single",
+    "single_transformer_blocks": "single", "layers": "layer", "backbone.blocks": "block",
 }  # fmt: skip
 _MOST_POINTS = 600
 
@@ -190,9 +193,33 @@ def curves(
     return [panel for panel in panels if panel is not None]
 
 
+def rounds(runs: Sequence[RunData], width: float = 470.0, height: float = 200.0) -> list[Panel]:
+    """The loss over the updates of every round of training, one plot per round; empty where no run recorded any."""
+    recorded = [(run.label, _rounds(run)) for run in runs]
+    panels = (
+        _panel(f"Loss, round “{name}”", [(label, found.get(name, [])) for label, found in recorded], [], width, height)
+        for name in dict.fromkeys(name for _, found in recorded for name in found)
+    )
+    return [panel for panel in panels if panel is not None]
+
+
+def _rounds(run: RunData) -> dict[str, list[Series]]:
+    """The losses of every round by its name."""
+    listed = dig(run.metrics, "rounds")
+    found = {}
+    for entry in listed if isinstance(listed, list) else []:
+        losses = numbers(dig(entry, "loss"))
+        found[str(dig(entry, "name"))] = _split([float(i + 1) for i in range(len(losses))], losses)
+    return found
+
+
 def _series(run: RunData, name: str) -> list[Series]:
-    """Steps and finite values, one series for every mask: a step that does not rise begins the next one."""
-    steps, values = numbers(dig(run.metrics, "curve", "step")), numbers(dig(run.metrics, "curve", name))
+    """Steps and finite values, one series for every mask."""
+    return _split(numbers(dig(run.metrics, "curve", "step")), numbers(dig(run.metrics, "curve", name)))
+
+
+def _split(steps: Sequence[float | None], values: Sequence[float | None]) -> list[Series]:
+    """The pairs that are whole, thinned; a step that does not rise begins the next series."""
     pairs = [(s, v) for s, v in zip(steps, values, strict=False) if s is not None and v is not None]
     cuts = [i for i in range(1, len(pairs)) if pairs[i][0] <= pairs[i - 1][0]]
     parts = [pairs[start:stop] for start, stop in pairwise([0, *cuts, len(pairs)])]

@@ -19,6 +19,7 @@ _LARGEST = 64 * 10**6  # bytes; a million values per image are a third of this
 METHODS = {
     "blend_max": "largest blend weight",
     "blend_sum": "sum of blend weights",
+    "disturbed_taylor": "disturbed Taylor score",
     "ecodiff": "EcoDiff (learned masks)",
     "fisher": "gate Fisher score",
     "gauss_newton": "end-to-end Gauss-Newton score",

@@ -18,7 +18,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from gencompress import __version__
-from gencompress.report import charts, figures, splats, tables
+from gencompress.report import charts, figures, sam, splats, tables
 from gencompress.report.data import RunData, load_runs
 from gencompress.report.pictures import sheets
 from gencompress.run.atomic import write_text
@@ -41,8 +41,11 @@ def write_report(run_dirs: list[Path], out: Path) -> Path:
         RunError: a run that was not evaluated, or a file that cannot be written.
     """
     runs = load_runs(run_dirs)
-    if runs[0].text("domain") == splats.DOMAIN:
+    domain = runs[0].text("domain")
+    if domain == splats.DOMAIN:
         template, shown = "splats.jinja", splats.context(runs, out.parent)
+    elif domain == sam.DOMAIN:
+        template, shown = "sam.jinja", sam.context(runs)
     else:
         template, shown = "report.jinja", _models(runs)
     page = page_environment().get_template(template).render(**_context(runs), **shown)
@@ -119,5 +122,4 @@ def page_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["db"] = lambda value: figures.fixed(value, 1, "dB")
     return environment

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gencompress.errors import DataError
+from gencompress.report import figures
 from gencompress.report.data import RunData, dig
 
 MOST = 64  # pictures of one pipeline in a report
@@ -31,14 +32,14 @@ class Picture:
         uri: a data URI.
         width: of the file, in pixels.
         height: of the file, in pixels.
-        psnr_db: to the dense picture of the same place, from the two files; None for the dense one itself.
+        below: the figure that stands below it, in words; of most the PSNR to the dense picture of the same place.
         shrunk: True if the page shows it smaller than the file.
     """
 
     uri: str
     width: int
     height: int
-    psnr_db: float | None
+    below: str
     shrunk: bool
 
 
@@ -158,9 +159,9 @@ def decode(path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path}: not a readable PNG: {error}") from error
 
 
-def picture(path: Path, side: int = _SIDE) -> Picture:
-    """A PNG by itself, at most `side` pixels wide and high."""
-    return _encoded(decode(path), None, side)
+def picture(path: Path, side: int = _SIDE, below: str = "") -> Picture:
+    """A PNG by itself, at most `side` pixels wide and high, with a figure below it."""
+    return _encoded(decode(path), below, side)
 
 
 def _picture(
@@ -169,10 +170,11 @@ def _picture(
     """A picture beside the dense one of its column."""
     if reference is not None and reference.shape != pixels.shape:
         raise DataError(f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels, unlike the dense picture beside it")
-    return _encoded(pixels, None if reference is None or not compared else _psnr(reference, pixels), _SIDE)
+    psnr = figures.fixed(_psnr(reference, pixels), 1, "dB") if compared and reference is not None else ""
+    return _encoded(pixels, psnr, _SIDE)
 
 
-def _encoded(pixels: NDArray[np.uint8], psnr_db: float | None, side: int) -> Picture:
+def _encoded(pixels: NDArray[np.uint8], below: str, side: int) -> Picture:
     """Encode anew: nothing of the file but its pixels gets into the page."""
     height, width = pixels.shape[:2]
     image, buffer, shrunk = Image.fromarray(pixels), io.BytesIO(), max(width, height) > side
@@ -183,7 +185,7 @@ def _encoded(pixels: NDArray[np.uint8], psnr_db: float | None, side: int) -> Pic
         image.save(buffer, "PNG", optimize=max(width, height) <= 128)  # thrice the time for 2 % of large ones
     kind = "webp" if shrunk else "png"
     uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return Picture(uri, width, height, psnr_db, shrunk)
+    return Picture(uri, width, height, below, shrunk)
 
 
 def _psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

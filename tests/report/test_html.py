@@ -97,7 +97,7 @@ def test_pictures_are_inlined_with_their_psnr(make_run):
     assert len(pictures) == 6 and all(image["src"].startswith("data:image/png;base64,") for image in pictures)
     assert pictures[0]["alt"] == "sample 1, dense"
     psnr = "28.1\u00a0dB"  # -10 log10((10 / 255)^2)
-    assert [b["data-psnr"] for b in page.all("button") if "data-row" in b] == [""] * 3 + [psnr] * 3
+    assert [b["data-figure"] for b in page.all("button") if "data-row" in b] == [""] * 3 + [psnr] * 3
 
 
 def test_runs_with_the_same_dense_pictures_share_a_sheet_and_others_do_not(make_run):

@@ -111,7 +111,7 @@ def test_pictures_are_shown_with_their_differences_and_worst_regions(make_run: C
     _, page = render(make_run())
     shown = [b for b in page.all("button") if "pic" in (b.get("class") or "")]
     assert len(shown) == 3 * VIEWS and {b["title"] for b in shown} == {"test 0", "test 1", "test 2"}
-    by_label = {b["data-label"]: b["data-psnr"].replace("\u00a0", " ") for b in shown}
+    by_label = {b["data-label"]: b["data-figure"].replace("\u00a0", " ") for b in shown}
     assert by_label == {"input": "", "keep 0.25": "28.1 dB", "keep 0.25, difference": ""}  # 20 log10(255 / 10)
     (strip,) = [image for image in page.all("img") if "region 1" in (image.get("alt") or "")]
     assert strip["width"] == "72" and strip["src"].startswith("data:image/png;base64,")

@@ -19,7 +19,7 @@ from gencompress.domains.sam.images import ImageSource
 from gencompress.domains.sam.judge import (
     AGREEMENT_SIDE,
     DENSE,
-    EVERYTHING_SIDE,
+    EVERYTHING,
     PRUNED,
     Judged,
     judge_agreement,
@@ -153,6 +153,6 @@ def _protocol(
             "labelled_fingerprint": labelled.fingerprint,
             "labelled": asked["labelled"],
             "objects": len(truth.asked) // 2,
-            "everything_side": EVERYTHING_SIDE,
+            "everything": EVERYTHING,
         }
     return found

@@ -11,10 +11,12 @@ import numpy as np
 from gencompress.domains.sam.images import ImageSource
 from gencompress.domains.sam.labelled import LabelledImages
 from gencompress.domains.sam.segment import Image, Segmenter
-from gencompress.metrics.segmentation import Question, box_prompt, everything_miou, iou, point_prompt
+from gencompress.metrics.segmentation import Mask, Question, box_prompt, everything_miou, iou, point_prompt
 from gencompress.metrics.statistics import Estimate
 
 EVERYTHING_SIDE = 16  # points a side of the grid that asks for everything
+_LEAST_IOU, _LEAST_STABILITY = 0.6, 0.7
+EVERYTHING = f"{EVERYTHING_SIDE} x {EVERYTHING_SIDE} points, predicted IoU {_LEAST_IOU}, stability {_LEAST_STABILITY}"
 AGREEMENT_SIDE = 4  # points a side of the grid that asks pictures without labels
 DENSE, PRUNED = "dense", "pruned"
 
@@ -80,7 +82,7 @@ def judge_labelled(
             values["miou_point"] += ious[name][::2]
             values["miou_box"] += ious[name][1::2]
             if masks:
-                proposals = tool.everything(image, points_per_side=EVERYTHING_SIDE)
+                proposals = everything(tool, image)
                 values["miou_everything"] += everything_miou([proposals], [masks]).per_image
         for i, question in enumerate(questions):
             found.asked.append(Asked(index, i // 2, question, {name: ious[name][i] for name in tools}))
@@ -114,6 +116,15 @@ def judge_agreement(
         found.asked.extend(Asked(index, None, q, {PRUNED: value}) for q, value in zip(questions, ious, strict=True))
         tick()
     return found
+
+
+def everything(tool: Segmenter, image: Image) -> list[Mask]:
+    """All masks of a picture.
+
+    Thresholds are lower than SAM's own: a small model's masks are coarse, so that few are as stable, and a true mask
+    counts with the proposal that fits it best whatever else is proposed.
+    """
+    return tool.everything(image, points_per_side=EVERYTHING_SIDE, predicted_iou=_LEAST_IOU, stability=_LEAST_STABILITY)
 
 
 def grid_questions(image: Image, per_side: int) -> list[Question]:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image as Pictures
 from PIL import ImageDraw
 
-from gencompress.domains.sam.judge import DENSE, EVERYTHING_SIDE, PRUNED, Asked, Judged
+from gencompress.domains.sam.judge import DENSE, PRUNED, Asked, Judged, everything
 from gencompress.domains.sam.segment import Image, Segmenter
 from gencompress.metrics.segmentation import Mask, Question
 
@@ -78,9 +78,10 @@ def _sheet(
     for one in asked:
         image, masks = read(one.picture)
         truth = None if one.object is None else masks[one.object]
-        columns["asked"].append(draw(image, [] if truth is None else [(truth, _TRUTH)], one.question))
+        columns["asked"].append(draw(image, truth, _TRUTH, one.question))
         for name, tool in tools.items():
-            columns[name].append(draw(image, [(tool.answer(image, one.question), _OF[name])], one.question))
+            answer = tool.answer(image, one.question)
+            columns[name].append(draw(image, answer, _OF[name], one.question, truth))
     found: dict[str, Any] = {f"{prefix}{name}": _save(folder, f"{prefix}{name}", c) for name, c in columns.items()}
     found[f"{prefix}names"] = [f"picture {one.picture + 1}, {one.question.kind}" for one in asked]
     for name in tools:
@@ -93,30 +94,62 @@ def _everything(folder: Path, chosen: Sequence[int], tools: Mapping[str, Segment
     counts: dict[str, list[int]] = {f"masks_{name}": [] for name in tools}
     for picture in chosen:
         image, _ = read(picture)
-        columns[""].append(draw(image, []))
+        columns[""].append(draw_all(image, []))
         for name, tool in tools.items():
-            masks = sorted(tool.everything(image, points_per_side=EVERYTHING_SIDE), key=lambda m: -int(m.sum()))
-            columns[f"_{name}"].append(draw(image, [(mask, _hue(i)) for i, mask in enumerate(masks)]))
+            masks = sorted(everything(tool, image), key=lambda m: -int(m.sum()))
+            columns[f"_{name}"].append(draw_all(image, masks))
             counts[f"masks_{name}"].append(len(masks))
     found: dict[str, Any] = {f"everything{k}": _save(folder, f"everything{k}", c) for k, c in columns.items()}
     return {**found, **counts, "everything_names": [f"picture {picture + 1}" for picture in chosen]}
 
 
-def draw(image: Image, masks: Sequence[tuple[Mask, Colour]], question: Question | None = None) -> Image:
-    """A picture [H, W, 3] at a legible size, with masks [H, W] tinted and outlined, and a prompt drawn on top."""
+def draw(image: Image, mask: Mask | None, colour: Colour, question: Question, truth: Mask | None = None) -> Image:
+    """A picture [H, W, 3] at a legible size, with one mask [H, W] and the prompt.
+
+    What is outside of the mask is dark and grey, because a tint is lost on a picture that has its colour.
+
+    Args:
+        image: the picture.
+        mask: what stays bright, with an outline; None darkens nothing.
+        colour: of the outline.
+        question: the prompt.
+        truth: another mask, whose outline alone is drawn.
+    """
+    canvas, zoom = _enlarged(image)
+    if mask is not None:
+        large = _fitting(mask, canvas)
+        grey = canvas[~large].mean(axis=1, keepdims=True)
+        canvas[~large] = (0.3 * grey + 0.2 * canvas[~large]).astype(np.uint8)
+        canvas[_outline(large, 2)] = colour
+    if truth is not None:
+        canvas[_outline(_fitting(truth, canvas), 1)] = _TRUTH
+    return _prompt(canvas, question, zoom)
+
+
+def draw_all(image: Image, masks: Sequence[Mask]) -> Image:
+    """A picture [H, W, 3] at a legible size, with masks [H, W] in colours of their own, the first at the bottom."""
+    canvas, _ = _enlarged(image)
+    for number, mask in enumerate(masks):
+        large, colour = _fitting(mask, canvas), _hue(number)
+        canvas[large] = (canvas[large] * 0.5 + np.array(colour) * 0.5).astype(np.uint8)
+        canvas[_outline(large, 2)] = colour
+    return canvas
+
+
+def _enlarged(image: Image) -> tuple[Image, float]:
+    """The picture with its longer side near `_SIDE`, to be drawn on, and by how much it was enlarged."""
     height, width = image.shape[:2]
     zoom = _SIDE / max(height, width)
     zoom = float(int(zoom)) if zoom >= 1 else zoom  # whole numbers keep the pixels square
     size = max(1, round(width * zoom)), max(1, round(height * zoom))
-    shown = Pictures.fromarray(image)
-    canvas = np.asarray(shown.resize(size, _nearest() if zoom >= 1 else Pictures.Resampling.LANCZOS)).copy()
-    for mask, colour in masks:
-        large = np.asarray(Pictures.fromarray(mask).resize(size, _nearest()))
-        canvas[large] = (canvas[large] * 0.55 + np.array(colour) * 0.45).astype(np.uint8)
-        canvas[_outline(large)] = colour
-    if question is not None:
-        canvas = _prompt(canvas, question, zoom)
-    return canvas
+    how = Pictures.Resampling.NEAREST if zoom >= 1 else Pictures.Resampling.LANCZOS
+    return np.array(Pictures.fromarray(image).resize(size, how)), zoom
+
+
+def _fitting(mask: Mask, canvas: Image) -> Mask:
+    """The mask at the size of the canvas."""
+    size = canvas.shape[1], canvas.shape[0]
+    return np.asarray(Pictures.fromarray(mask).resize(size, Pictures.Resampling.NEAREST))
 
 
 def _prompt(canvas: Image, question: Question, zoom: float) -> Image:
@@ -134,21 +167,17 @@ def _prompt(canvas: Image, question: Question, zoom: float) -> Image:
     return np.asarray(picture)
 
 
-def _outline(mask: Mask) -> Mask:
-    """The outermost pixels of a mask, two wide."""
+def _outline(mask: Mask, pixels: int) -> Mask:
+    """The outermost pixels of a mask."""
     from scipy.ndimage import binary_erosion
 
-    return mask & ~binary_erosion(mask, iterations=2)
+    return mask & ~binary_erosion(mask, iterations=pixels)
 
 
 def _hue(number: int) -> Colour:
     """Colours that differ from those before, by the golden ratio."""
     red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.75, 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)
-
-
-def _nearest() -> Any:
-    return Pictures.Resampling.NEAREST
 
 
 def _save(folder: Path, name: str, images: Sequence[Image]) -> list[str]:

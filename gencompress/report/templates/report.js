@@ -7,7 +7,7 @@ for (const sheet of document.querySelectorAll(".sheet")) {
   const radios = [...sheet.querySelectorAll(".choices input")];
   const columns = Number(sheet.dataset.columns);
   const at = (r, c) => pictures.find((p) => Number(p.dataset.row) === r && Number(p.dataset.column) === c);
-  const compared = radios.filter((radio) => at(Number(radio.value), 0).dataset.psnr);
+  const compared = radios.filter((radio) => at(Number(radio.value), 0).dataset.figure);
   let row = Number((compared.length ? compared : radios).at(-1).value), column = 0;
 
   const show = () => {
@@ -22,7 +22,7 @@ for (const sheet of document.querySelectorAll(".sheet")) {
     find(".chip.r").textContent = at(row, 0).dataset.label;
     for (const radio of radios) {
       radio.checked = Number(radio.value) === row;
-      const value = at(Number(radio.value), column).dataset.psnr;
+      const value = at(Number(radio.value), column).dataset.figure;
       radio.parentElement.querySelector("span:last-child").textContent = value;
     }
     for (const p of pictures) {
