@@ -97,11 +97,17 @@ class DiscriminatorConfig(_NetworkConfig):
         resolution: pixels of a side, a power of two from 8 to 2048.
         channels: of every resolution, from the largest down to 4 px.
         clamp: as in `GeneratorConfig`.
+        stddev_group: pictures whose deviation is taken together.
     """
 
     clamp: float | None = None
+    stddev_group: int = 4
 
     model_type = "stylegan2_discriminator"
+
+    def __post_init__(self) -> None:
+        _NetworkConfig.__post_init__(self)
+        _integer("stddev_group", self.stddev_group, 1, 1 << 10)
 
     def _layers(self) -> int:
         return self.resolution.bit_length() - 2

@@ -13,8 +13,6 @@ from gencompress.domains.stylegan.fir import Blur
 from gencompress.domains.stylegan.layers import ROOT2, Activation, EqualConv2d, EqualLinear, wide
 from gencompress.domains.stylegan.pretrained import Pretrained
 
-_GROUP = 4  # pictures whose deviation is taken together
-
 
 class ConvLayer(nn.Sequential):
     """Convolution and activation, with the filter before it where the size is halved.
@@ -88,18 +86,18 @@ class Discriminator(Pretrained[DiscriminatorConfig]):
         self.final_linear = nn.Sequential(EqualLinear(c[-1] * 16, c[-1], activate=True), EqualLinear(c[-1], 1))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """[N, 3, resolution, resolution] -> [N, 1]; N is at most 4 or a multiple of 4."""
-        x = self.final_conv(with_deviation(self.convs(pictures)))
+        """[N, 3, resolution, resolution] -> [N, 1]; N is at most `stddev_group`, or a multiple of it."""
+        x = self.final_conv(with_deviation(self.convs(pictures), self.config.stddev_group))
         logits: Tensor = self.final_linear(x.flatten(1))
         return logits
 
 
-def with_deviation(x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, C + 1, H, W]: how much features differ within groups of 4 samples, as one more channel.
+def with_deviation(x: Tensor, group: int) -> Tensor:
+    """[N, C, H, W] -> [N, C + 1, H, W]: how much features differ within groups of samples, as one more channel.
 
-    Sample i is in the group of samples i modulo N / 4 (Karras et al. 2017, arXiv 1710.10196, section 3).
+    Sample i is in the group of the samples i modulo N / `group` (Karras et al. 2017, arXiv 1710.10196, section 3).
     """
-    groups = wide(x).reshape(min(len(x), _GROUP), -1, *x.shape[1:])
+    groups = wide(x).reshape(min(len(x), group), -1, *x.shape[1:])
     deviation = (groups.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3))
     extra = deviation.repeat(len(groups))[:, None, None, None].expand(-1, 1, *x.shape[2:])
     return torch.cat([x, extra.to(x.dtype)], dim=1)
