@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.record import RESULTS, add_row, read_rows
+from benchmarks.record import add_row, read_rows
 from gencompress.config import Config, build
 from gencompress.domains.sam.domain import Sam
 from gencompress.domains.sam.rounds import Round, planned, repair_, scored
 from gencompress.domains.sam.segment import Segmenter
 from gencompress.domains.sam.teacher import Teacher
-from gencompress.metrics import hardware_description, paired_gain
+from gencompress.metrics import hardware_description
 from gencompress.metrics.segmentation import box_prompt, iou, point_prompt
 from gencompress.pipelines.slimsam import one_round, two_rounds
 from gencompress.run import NullContext

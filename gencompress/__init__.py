@@ -36,7 +36,7 @@ def load(source: str, **options: Any) -> DiffusionPipeline | SamModel | Sam2Mode
     if is_segmenter(source):
         from gencompress.domains.sam.load import load_sam
 
-        return load_sam(locate_segmenter(source), **options)  # type: ignore[no-any-return]
+        return load_sam(locate_segmenter(source), **options)
     from gencompress.domains.diffusion.load import load_pipeline
 
     return load_pipeline(source, **options)
