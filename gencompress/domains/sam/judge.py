@@ -15,7 +15,7 @@ from gencompress.metrics.segmentation import Mask, Question, box_prompt, everyth
 from gencompress.metrics.statistics import Estimate
 
 EVERYTHING_SIDE = 16  # points a side of the grid that asks for everything
-_LEAST_IOU, _LEAST_STABILITY = 0.6, 0.7
+_LEAST_IOU, _LEAST_STABILITY = 0.5, 0.5
 EVERYTHING = f"{EVERYTHING_SIDE} x {EVERYTHING_SIDE} points, predicted IoU {_LEAST_IOU}, stability {_LEAST_STABILITY}"
 AGREEMENT_SIDE = 4  # points a side of the grid that asks pictures without labels
 DENSE, PRUNED = "dense", "pruned"
