@@ -28,10 +28,10 @@ def attend_in_rows_(encoder: Any) -> Any:
 
 
 class _RowAttention(SamVisionAttention):
-    def forward(self, hidden_states: Tensor, output_attentions: bool | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden_states: Tensor, output_attentions: bool | None = None) -> tuple[Tensor, Any]:
         plain = hidden_states.device.type == "cpu" and hidden_states.dtype == torch.float32
         if not plain or torch.is_grad_enabled() or output_attentions or not self.use_rel_pos or self.training:
-            out: tuple[Tensor, Tensor | None] = super().forward(hidden_states, output_attentions)
+            out: tuple[Tensor, Any] = super().forward(hidden_states, output_attentions)
             return out
         batch, height, width, _ = hidden_states.shape
         heads = self.num_attention_heads
