@@ -20,15 +20,23 @@ import gencompress.transformers as _taught  # noqa: F401
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+    from transformers import Sam2Model, SamModel
 
 __version__ = "0.1.0"
 
 
-def load(source: str, **options: Any) -> DiffusionPipeline:
-    """Open a pipeline, pruned or not: a local folder, a hub id, or ``sample:NAME``.
+def load(source: str, **options: Any) -> DiffusionPipeline | SamModel | Sam2Model:
+    """Open a diffusion pipeline or a SAM model, pruned or not: a local folder, ``sample:NAME``, or a pipeline's hub id.
 
-    Takes the options of `gencompress.domains.diffusion.load.load_pipeline`, and raises what it raises.
+    Takes the options of `gencompress.domains.diffusion.load.load_pipeline` or `gencompress.domains.sam.load.load_sam`,
+    and raises what they raise. SAM models of the hub are opened by the latter.
     """
+    from gencompress.hub import is_segmenter, locate_segmenter
+
+    if is_segmenter(source):
+        from gencompress.domains.sam.load import load_sam
+
+        return load_sam(locate_segmenter(source), **options)
     from gencompress.domains.diffusion.load import load_pipeline
 
     return load_pipeline(source, **options)

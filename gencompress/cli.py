@@ -37,6 +37,7 @@ commands:
   photos   judge a scene file by photographs:  gencompress photos out.sog images/ --out DIR
   board    a leaderboard of runs, as a static site:  gencompress board RUNS... -o site/
   compare  is one run better than another, or is it noise?  gencompress compare RUN_A RUN_B
+  convert  a StyleGAN2 checkpoint into a folder, executing nothing in it:  gencompress convert CKPT.pkl|.pt OUT
   demo     prune the bundled samples, a model and a scene, and name the reports
 
 options:
@@ -215,6 +216,25 @@ def _compare(arguments: list[str]) -> None:
         write_text(parsed.html, verdict.as_page(comparison))
 
 
+def _convert(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="gencompress convert",
+        description="Turn a StyleGAN2 checkpoint, NVIDIA's .pkl or rosinality's .pt, into config.json and safetensors.",
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="file; nothing in it is executed")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
+    parsed = parser.parse_args(arguments)
+    from gencompress.domains.stylegan.convert import convert
+
+    found = convert(parsed.checkpoint, parsed.out)
+    generator = found.networks.generator
+    count = sum(p.numel() for p in generator.parameters())
+    beside = ", with its discriminator" if found.networks.discriminator is not None else ""
+    print(f"{parsed.out}  StyleGAN2, {generator.config.resolution} px, {count:,} parameters{beside}")
+    for note in found.notes:
+        print(f"  {note}")
+
+
 def _demo(arguments: list[str]) -> None:
     from gencompress.run import launch
     from gencompress.run.settings import quoted
@@ -267,5 +287,6 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "photos": _photos,
     "board": _board,
     "compare": _compare,
+    "convert": _convert,
     "demo": _demo,
 }

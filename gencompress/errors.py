@@ -29,7 +29,7 @@ class DataError(GencompressError):
 
 
 class FormatError(GencompressError, ValueError):
-    """A scene or camera file is truncated, malformed, oversized or of an unknown version; names the file and field."""
+    """A scene, camera or checkpoint file is truncated, malformed, oversized or unknown; names the file and field."""
 
 
 class KernelError(GencompressError):

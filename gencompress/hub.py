@@ -29,6 +29,15 @@ def locate_segmenter(model: str) -> str:
     return _located(model, SEGMENTERS)
 
 
+def is_segmenter(model: str) -> bool:
+    """Whether `model` is a SAM rather than a diffusion pipeline: a bundled one, or a folder that holds one model."""
+    from gencompress.scenes import SEGMENTERS
+
+    folder = Path(model).expanduser()
+    alone = (folder / "config.json").is_file() and not (folder / "model_index.json").exists()
+    return alone or model.removeprefix(_SAMPLE) in SEGMENTERS
+
+
 def _located(model: str, samples: Sequence[str]) -> str:
     from gencompress.scenes import SAMPLES, SEGMENTERS, SPLATS, path
 

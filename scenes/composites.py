@@ -25,17 +25,17 @@ FOLDER = "emoji_scenes"
 SPLITS = ("train", "held_out")
 VERSION = 1  # of the way of composing; a change of it changes every picture
 OBJECTS = (1, 4)  # emoji per picture
-SIDE = (24 / 128, 80 / 128)  # side of an emoji's cell, in picture sides
+SIDE = (28 / 128, 88 / 128)  # side of an emoji's cell, in picture sides
 TURN = 60.0  # degrees, either way
-MIN_VISIBLE = 0.35  # share of an emoji that others and the border must leave
+MIN_VISIBLE = 0.5  # share of an emoji that others and the border must leave
 TRIES = 4  # places tried for an emoji before it is left out
 
 
 class Composites:
     """`count` pictures of a split; picture i depends on the split, the size, the seed and i alone.
 
-    The train and held_out splits share no emoji and no photograph. The emoji that covers a pixel by at least half
-    owns it, the last pasted first, so that masks never overlap.
+    The train and held_out splits share no emoji and no photograph; the backgrounds of train vary more. The emoji that
+    covers a pixel by at least half owns it, the last pasted first, so that masks never overlap.
 
     Args:
         split: "train" or "held_out".
@@ -104,15 +104,28 @@ class Composites:
         return picture, labels
 
     def _background(self, rng: np.random.Generator) -> np.ndarray:
+        cut = self._cut(rng)
+        if self.split == "train" and rng.random() < 0.5:  # of few photographs, two on each other make many
+            share = rng.uniform(0.25, 0.75)
+            cut = np.rint(share * cut + (1 - share) * self._cut(rng)).astype(np.uint8)
+        return cut
+
+    def _cut(self, rng: np.random.Generator) -> np.ndarray:
+        """A square piece of a photograph in other colours; in training closer up at times, turned or a negative."""
+        train = self.split == "train"
         photo = self._photos[rng.integers(len(self._photos))]
-        side = int(min(photo.size) * rng.uniform(0.35, 1.0))
+        side = int(min(photo.size) * rng.uniform(0.15 if train else 0.35, 1.0))
         x, y = (int(rng.integers(0, length - side + 1)) for length in photo.size)
         box = (x, y, x + side, y + side)
         cut = photo.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
         if rng.random() < 0.5:
             cut = ImageOps.mirror(cut)
-        if rng.random() < 0.25:
+        if train and rng.random() < 0.5:
+            cut = cut.transpose(Image.Transpose.ROTATE_90)
+        if train and rng.random() < 0.5:
             cut = ImageOps.flip(cut)
+        if train and rng.random() < 0.2:
+            cut = ImageOps.invert(cut)
         return _jitter(np.asarray(cut), rng)
 
     def _patch(self, rng: np.random.Generator) -> np.ndarray:
@@ -182,7 +195,7 @@ def _jitter(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Other colours: a gain for each channel, a common shift and contrast, now and then channels swapped."""
     gain = rng.uniform(0.8, 1.2, 3) * rng.uniform(0.7, 1.2)
     shift = rng.uniform(-30, 30) + 128 * (1 - gain)
-    order = rng.permutation(3) if rng.random() < 0.4 else np.arange(3)
+    order = rng.permutation(3) if rng.random() < 0.3 else np.arange(3)
     steps = np.arange(256)[:, None] * gain + shift
     table = np.clip(np.rint(steps), 0, 255).astype(np.uint8)
     return np.stack([table[pixels[..., source], target] for target, source in enumerate(order)], axis=-1)

@@ -1,6 +1,6 @@
 """Train the small SAM of the bundled sample on composites of emoji and photographs, from nothing, on one CPU core.
 
-python -m gencompress.scenes.train_sam --minutes 45 --out scenes/emoji_sam
+python -m gencompress.scenes.train_sam --minutes 63 --out scenes/emoji_sam
 
 `--evaluate 200` trains nothing and prints the mIoU of the folder on held-out composites instead.
 """
@@ -31,7 +31,7 @@ NEVER_ENDING = 2**40  # pictures of the training split
 class SamRecipe:
     """Everything that decides the result, apart from the speed of the machine."""
 
-    minutes: float = 45.0
+    minutes: float = 63.0
     batch: int = 8
     prompts: int = 4  # points, and as many boxes, for each picture
     lr: float = 1e-3
@@ -43,7 +43,7 @@ class SamRecipe:
     layers: int = 8
     attend_globally: tuple[int, ...] = (3, 7)
     channels: int = 64
-    every_minutes: float = 5.0
+    every_minutes: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def make_modules(recipe: SamRecipe) -> nn.ModuleDict:
     return nn.ModuleDict({"sam": make_sam(recipe), "dense": nn.Conv2d(recipe.channels, 2 * parts, 1)})
 
 
-def publish(trainer: training.Trainer, recipe: SamRecipe, out: Path) -> None:
+def publish(trainer: training.Trainer, recipe: SamRecipe, out: Path, pictures: int = 32) -> None:
     """Write the EMA weights as a folder for SamModel and SamProcessor, and print their mIoU on held-out composites."""
     copies = make_modules(recipe)
     trainer.ema_into_(copies)
@@ -290,7 +290,7 @@ def publish(trainer: training.Trainer, recipe: SamRecipe, out: Path) -> None:
         make_processor().save_pretrained(folder)
 
     training.replace_folder(out, fill)
-    found = evaluate(sam, Composites("held_out", 32))
+    found = evaluate(sam, Composites("held_out", pictures))
     print(f"step {trainer.schedule.step}  held-out mIoU: {_shown(found)}", flush=True)
 
 
@@ -303,17 +303,23 @@ def make_trainer(recipe: SamRecipe, checkpoint: Path) -> training.Trainer:
     return trainer
 
 
+def step_loss(trainer: training.Trainer, composites: Composites, recipe: SamRecipe) -> Tensor:
+    """Loss of the step that the trainer is at; what is drawn depends on the step alone, so that a resumed run agrees.
+
+    Every eighth step trains the mask and the score that SAM gives when one mask alone is asked for.
+    """
+    step = trainer.schedule.step
+    return batch_loss(trainer.modules, draw_batch(composites, recipe, step), multimask=step % 8 != 7)
+
+
 def train(recipe: SamRecipe, out: Path) -> float:
     """Train (or continue) and leave the model in `out`; returns the running loss."""
     trainer = make_trainer(recipe, out.parent / ".training" / f"{out.name}.safetensors")
     composites = Composites("train", NEVER_ENDING, SIZE, recipe.seed)
 
-    def loss_of(_: torch.Generator) -> Tensor:
-        step = trainer.schedule.step
-        # every eighth step trains the mask and the score that SAM gives when one mask is asked for
-        return batch_loss(trainer.modules, draw_batch(composites, recipe, step), multimask=step % 8 != 7)
-
-    return trainer.fit(loss_of, lambda: publish(trainer, recipe, out), recipe.every_minutes)
+    return trainer.fit(
+        lambda _: step_loss(trainer, composites, recipe), lambda: publish(trainer, recipe, out), recipe.every_minutes
+    )
 
 
 def _shown(found: dict[str, float]) -> str:

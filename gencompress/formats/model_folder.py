@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gencompress.errors import ModelError
 
 STEMS = ("diffusion_pytorch_model", "model")  # diffusers, transformers
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_MAX_JSON = 64 << 20  # bytes; indices of the largest sharded models take some hundred thousand
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; ModelError names the file if it is none."""
     try:
+        if path.stat().st_size > _MAX_JSON:
+            raise ModelError(f"{path} is larger than {_MAX_JSON >> 20} MB; the folder is damaged")
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ModelError(f"{path} is not readable JSON ({error}); the folder is damaged or half written") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} holds no JSON object; the folder is damaged")
@@ -85,6 +88,45 @@ def _check_header(file: Path) -> None:
             opened.keys()
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{file} is truncated or no safetensors file ({error})") from error
+
+
+def read_weights(
+    part: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """The tensors of a model folder of one file, which `check_weights` has seen; headers are compared before reading.
+
+    Args:
+        part: the folder.
+        shapes: of every tensor by name, as config.json has them.
+        dtype: to convert floating-point tensors to; None leaves them.
+
+    Raises:
+        ModelError: names or shapes differ, naming the first.
+    """
+    from safetensors import safe_open
+
+    file = weight_files(part)[0]
+    with safe_open(file, framework="pt") as opened:
+        names = set(opened.keys())
+        check_keys({"missing_keys": set(shapes) - names, "unexpected_keys": names - set(shapes)}, part)
+        for name, shape in shapes.items():
+            found = tuple(opened.get_slice(name).get_shape())
+            if found != shape:
+                raise ModelError(f"{file}: {name} has shape {list(found)}, and config.json says {list(shape)}")
+        return {name: _converted(opened.get_tensor(name), dtype) for name in shapes}
+
+
+def _converted(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+
+
+def write_model(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write config.json and model.safetensors into `folder`, a temporary one that `write_dir` gave."""
+    from safetensors.torch import save_file
+
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def check_finite(module: nn.Module, where: str) -> None:

@@ -11,7 +11,7 @@ from gencompress.domains.sam.domain import Sam
 from gencompress.errors import ConfigError, Interrupted, NumericsError
 from gencompress.run import NullContext
 from tests.criteria.toy import Recorder, frozen_copy, untouched
-from tests.domains.sam.tiny import SIZE, tiny_sam
+from tests.domains.sam.tiny import SIZE, embed, tiny_sam
 
 NOISE, SEED = 0.01, 4
 
@@ -61,7 +61,7 @@ def test_scores_are_those_of_plain_autograd(student_seed):
     model, teacher = tiny_sam(seed=student_seed), tiny_sam()
     sam = Sam(model)
     before = frozen_copy(sam.encoder)
-    subject = sam.subject(images, Sam(teacher))
+    subject = sam.subject(images, lambda index, size: embed(teacher.vision_encoder, images(index, size)))
     scores = disturbed_taylor_scores(subject, sam.groups, 5, 2, NullContext(), NOISE, "mean", SEED)
     assert untouched(sam.encoder, before) and not any(p.requires_grad for p in sam.encoder.parameters())
     wanted = by_hand(reference(tiny_sam(seed=student_seed), teacher, batches=3, size=2))

@@ -8,18 +8,16 @@ and values are compared with the teacher's like those of all layers; the learnin
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from gencompress.core.features import Features, feature_error, features
-from gencompress.domains.sam.subject import embeddings
+from gencompress.domains.sam.subject import Batch, embeddings
 
 Inner = Literal["bottleneck", "blocks"]
 Weights = Literal["dynamic", "fixed", "none"]
-Batch = Callable[[int, int], Tensor]
 
 # what keeps its shape when the residual stream gets narrower, and what when attention and MLPs do
 _INNER = {

@@ -15,7 +15,7 @@ from gencompress.domains.sam.configs import require_stock
 from gencompress.domains.sam.costs import cost_model
 from gencompress.domains.sam.groups import groups_of
 from gencompress.domains.sam.removal import remove, with_encoder
-from gencompress.domains.sam.subject import Images, SamSubject
+from gencompress.domains.sam.subject import Batch, SamSubject
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Sam:
         """Exact cost of the encoder for every plan; MACs with or without the products of attention."""
         return cost_model(self.encoder, self.groups, metric, attention=attention)
 
-    def subject(self, images: Images, teacher: Sam | None = None) -> SamSubject:
-        """Calibration data for criteria; the teacher is by default this model itself."""
-        return SamSubject(self.encoder, (teacher or self).encoder, images)
+    def subject(self, images: Batch, targets: Batch | None = None) -> SamSubject:
+        """Calibration data for criteria; the teacher, whose embeddings `targets` gives, is by default this model."""
+        return SamSubject(self.encoder, images, targets)
 
     def prune(self, plan: Plan) -> Sam:
         """The model without the units that `plan` drops; this one stays as it is.

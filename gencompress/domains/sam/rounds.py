@@ -66,7 +66,7 @@ def require_reachable(teacher: Teacher, config: options.Config) -> None:
 def scored(teacher: Teacher, student: Sam, config: options.Config, ctx: Progress) -> Scores:
     """Scores of the student's groups by the criterion of `config`, [size] by group name."""
     criterion, groups = config.criterion, student.groups
-    subject = student.subject(teacher.images, teacher.sam)
+    subject = student.subject(teacher.images, teacher.cache.targets)
     if isinstance(criterion, options.RandomCriterion):
         return random_scores(groups, criterion.seed)
     if isinstance(criterion, options.MagnitudeCriterion):
@@ -93,24 +93,24 @@ def planned(teacher: Teacher, student: Sam, scores: Scores, last: bool, config: 
     return solve(student.groups, scores, rest, student.cost(budget.metric))
 
 
-def slimmed(
-    teacher: Teacher, student: Sam, plan: Plan, turn: Round, config: options.Config, ctx: Progress
-) -> tuple[Sam, list[float]]:
-    """Remove what `plan` drops from the student, refit, align with the teacher; the losses of the alignment.
+def repair_(
+    pruned: Sam, student: Sam, teacher: Teacher, plan: Plan, turn: Round, config: options.Config, ctx: Progress
+) -> list[float]:
+    """Refit what `plan` took from the student and align it with the teacher, in place; the losses of the alignment.
 
     Args:
-        teacher: the dense model and the pictures.
+        pruned: ``student.prune(plan)``; its encoder is changed.
         student: the model before this round.
+        teacher: the dense model and the pictures.
         plan: of this round.
         turn: this round.
         config: all options.
         ctx: for progress, checkpoints and stopping.
     """
-    pruned = student.prune(plan)
     if config.compensate.images:
-        refit(teacher, student, pruned, plan, config, ctx)
+        refit_(pruned, student, teacher, plan, config, ctx)
     if not isinstance(config.recover, options.AlignRecover):
-        return pruned, []
+        return []
     how, encoder = config.recover, pruned.encoder.requires_grad_(True)
     steps = round(turn.part * how.steps)
     guide = None if turn.inner is None else student.encoder
@@ -118,10 +118,10 @@ def slimmed(
     loss = Alignment(encoder, teacher.images, teacher.cache.targets, how.batch, steps, guide, inner, weights)
     losses = distil_(encoder, loss, ctx, steps=steps, lr=how.lr, ema=how.ema, seed=config.run.seed)
     encoder.requires_grad_(False)
-    return pruned, losses
+    return losses
 
 
-def refit(teacher: Teacher, student: Sam, pruned: Sam, plan: Plan, config: options.Config, ctx: Progress) -> None:
+def refit_(pruned: Sam, student: Sam, teacher: Teacher, plan: Plan, config: options.Config, ctx: Progress) -> None:
     """`compensate_` of the layers that lost inputs, on the teacher's pictures; changes `pruned` in place.
 
     A narrower residual stream is one that every layer reads through a norm: those are refitted as well, although their

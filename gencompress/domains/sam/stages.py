@@ -12,7 +12,7 @@ from gencompress.config import Config
 from gencompress.core.plan import Plan
 from gencompress.core.rounds import joined
 from gencompress.domains.sam.domain import Sam
-from gencompress.domains.sam.rounds import Round, Scores, budget_of, planned, require_reachable, scored, slimmed
+from gencompress.domains.sam.rounds import Round, Scores, budget_of, planned, repair_, require_reachable, scored
 from gencompress.domains.sam.teacher import Teacher
 from gencompress.run import StageContext
 
@@ -44,7 +44,8 @@ def read_plan(folder: Path) -> Plan:
 
 def slim(ctx: StageContext, teacher: Teacher, student: Sam, plan: Plan, turn: Round, config: Config) -> None:
     """Remove, refit and align: a model folder, and the loss at every step."""
-    pruned, losses = slimmed(teacher, student, plan, turn, config, ctx)
+    pruned = student.prune(plan)
+    losses = repair_(pruned, student, teacher, plan, turn, config, ctx)
     pruned.model.save_pretrained(ctx.dir)
     save_file({"loss": torch.tensor(losses)}, ctx.dir / _LOSSES)
 

@@ -8,21 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Images = Callable[[int, int], Tensor]
+Batch = Callable[[int, int], Tensor]
 
 
 class SamSubject:
-    """What importance criteria and recovery ask of a student and its teacher.
+    """What importance criteria ask of a student and its teacher.
 
     Args:
         encoder: the student, whose groups are scored.
-        teacher: the dense encoder; the student itself before anything is removed.
         images: pixel values of the `index`-th batch of `size` images [size, 3, height, width], normalised and padded
             as the model takes them; the same for the same arguments.
+        targets: the teacher's `embeddings` of the same batch; None where the student is its own teacher.
     """
 
-    def __init__(self, encoder: nn.Module, teacher: nn.Module, images: Images) -> None:
-        self.module, self.teacher, self.images = encoder, teacher, images
+    def __init__(self, encoder: nn.Module, images: Batch, targets: Batch | None = None) -> None:
+        self.module, self.images, self._targets = encoder, images, targets
 
     def outputs(self, index: int, size: int) -> Tensor:
         """`embeddings` by the student, with gradient."""
@@ -35,7 +35,7 @@ class SamSubject:
     @torch.no_grad()
     def targets(self, index: int, size: int) -> Tensor:
         """`embeddings` by the teacher."""
-        return embeddings(self.teacher, self.images(index, size))
+        return self.outputs(index, size) if self._targets is None else self._targets(index, size)
 
 
 def embeddings(encoder: Any, pixels: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def test_a_refit_brings_every_layer_and_the_embeddings_closer(folder: Path, tmp_
         return float((embeddings(pruned.encoder, pixels) - wanted).square().mean() / wanted.square().mean())
 
     before = error()
-    rounds.refit(teacher, student, pruned, plan, config, NullContext())
+    rounds.refit_(pruned, student, teacher, plan, config, NullContext())
     assert error() < 0.7 * before
 
 
@@ -89,7 +89,7 @@ def test_queries_are_refitted_at_their_new_scale(folder: Path, tmp_path: Path) -
     counts = {g.name: g.size // 2 if g.kind == "head_dim" else g.size - 1 for g in student.groups}
     plan = best_units(student.groups, random_scores(student.groups, 0), counts)
     pruned = student.prune(plan)
-    rounds.refit(teacher, student, pruned, plan, config, NullContext())
+    rounds.refit_(pruned, student, teacher, plan, config, NullContext())
     kept = torch.cat([plan.keep["layers.0.attn"] + 16 * head for head in range(6)])
     made, wanted = (output(sam, "layers.0.attn.qkv", teacher.images(0, 8)) for sam in (pruned, student))
     wanted = wanted[:, kept]
