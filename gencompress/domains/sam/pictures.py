@@ -78,10 +78,9 @@ def _sheet(
     for one in asked:
         image, masks = read(one.picture)
         truth = None if one.object is None else masks[one.object]
-        columns["asked"].append(draw(image, truth, _TRUTH, one.question))
+        columns["asked"].append(draw(image, one.question, truth))
         for name, tool in tools.items():
-            answer = tool.answer(image, one.question)
-            columns[name].append(draw(image, answer, _OF[name], one.question, truth))
+            columns[name].append(draw(image, one.question, truth, tool.answer(image, one.question), _OF[name]))
     found: dict[str, Any] = {f"{prefix}{name}": _save(folder, f"{prefix}{name}", c) for name, c in columns.items()}
     found[f"{prefix}names"] = [f"picture {one.picture + 1}, {one.question.kind}" for one in asked]
     for name in tools:
@@ -103,26 +102,30 @@ def _everything(folder: Path, chosen: Sequence[int], tools: Mapping[str, Segment
     return {**found, **counts, "everything_names": [f"picture {picture + 1}" for picture in chosen]}
 
 
-def draw(image: Image, mask: Mask | None, colour: Colour, question: Question, truth: Mask | None = None) -> Image:
-    """A picture [H, W, 3] at a legible size, with one mask [H, W] and the prompt.
+def draw(
+    image: Image, question: Question, truth: Mask | None, answer: Mask | None = None, colour: Colour = _TRUTH
+) -> Image:
+    """A picture [H, W, 3] at a legible size, with a prompt and two masks [H, W].
 
-    What is outside of the mask is dark and grey, because a tint is lost on a picture that has its colour.
+    What is outside of the answer is dark and grey, because a tint is lost on a picture that has its colour.
 
     Args:
         image: the picture.
-        mask: what stays bright, with an outline; None darkens nothing.
-        colour: of the outline.
         question: the prompt.
-        truth: another mask, whose outline alone is drawn.
+        truth: the true mask, whose outline alone is drawn.
+        answer: what stays bright; None darkens nothing.
+        colour: of the outline of the answer.
     """
     canvas, zoom = _enlarged(image)
-    if mask is not None:
-        large = _fitting(mask, canvas)
+    if answer is not None:
+        large = _fitting(answer, canvas)
         grey = canvas[~large].mean(axis=1, keepdims=True)
-        canvas[~large] = (0.3 * grey + 0.2 * canvas[~large]).astype(np.uint8)
+        canvas[~large] = (0.35 * grey + 0.2 * canvas[~large]).astype(np.uint8)
         canvas[_outline(large, 2)] = colour
     if truth is not None:
-        canvas[_outline(_fitting(truth, canvas), 1)] = _TRUTH
+        large = _fitting(truth, canvas)
+        canvas[_outline(~large, 1)] = 0
+        canvas[_outline(large, 1 if answer is not None else 2)] = _TRUTH
     return _prompt(canvas, question, zoom)
 
 
@@ -168,10 +171,10 @@ def _prompt(canvas: Image, question: Question, zoom: float) -> Image:
 
 
 def _outline(mask: Mask, pixels: int) -> Mask:
-    """The outermost pixels of a mask."""
+    """The outermost pixels of a mask, where it does not end with the picture."""
     from scipy.ndimage import binary_erosion
 
-    return mask & ~binary_erosion(mask, iterations=pixels)
+    return mask & ~binary_erosion(mask, iterations=pixels, border_value=1)
 
 
 def _hue(number: int) -> Colour:
