@@ -67,6 +67,7 @@ class Method:
     refit: bool = True
     weights: str = "dynamic"
     tables: bool = True
+    uniform: bool = True
 
 
 DENSE = "dense"
