@@ -41,7 +41,7 @@ def _finish(run: Run, teacher: Teacher, student: Sam, plans: Mapping[str, Plan])
     config = run.config
     plan = run.stage("plan", stages.join, teacher, list(plans.values()), config, load=stages.read_plan)
     losses = {name: stages.read_losses(run.require(f"{name}{_SLIM}")) for name in plans}
-    models = (teacher.sam, student, plan, teacher.processor, teacher.images.images, teacher.labelled)
+    models = (teacher.sam, student, plan, teacher.processor, teacher.judges, teacher.labelled)
     measured = run.stage("eval", evaluate, *models, config, losses, command(config))
     run.stage("export", _export, teacher, student, plan, measured, config)
     run.stage("report", _report, run.path)

@@ -17,6 +17,7 @@ from gencompress.formats.pictures import SUFFIXES, Pixels, list_pictures, listin
 
 SAMPLE = "sample:emoji_scenes"
 _SAMPLE_COUNT = 4000
+_JUDGES = 256  # pictures at most that are kept from learning
 _LONGEST = 64  # sides of a picture; beyond this ratio an encoder sees less than a line
 
 
@@ -53,6 +54,33 @@ def open_images(source: str | Path) -> ImageSource:
     if str(source).startswith("sample:"):
         return _Sample(str(source))
     return _Folder(Path(source).expanduser())
+
+
+def split_off(images: ImageSource) -> tuple[ImageSource, ImageSource]:
+    """The pictures to learn from and, a tenth but 256 at most, the last ones, to judge by what learned from the others.
+
+    Raises DataError if there are fewer than two.
+    """
+    if len(images) < 2:
+        raise DataError(f"{images.name}: one picture is too few: some teach and others judge, give hundreds or more")
+    taught = len(images) - max(1, min(_JUDGES, len(images) // 10))
+    return _Part(images, 0, taught), _Part(images, taught, len(images))
+
+
+class _Part:
+    """Pictures `start` to `stop` of a source."""
+
+    def __init__(self, images: ImageSource, start: int, stop: int) -> None:
+        self._images, self._start, self._stop = images, start, stop
+        self.name, self.fingerprint = images.name, images.fingerprint
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def read(self, index: int) -> Pixels:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._images.read(self._start + index)
 
 
 class _Folder:

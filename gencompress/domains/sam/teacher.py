@@ -12,7 +12,7 @@ import torch
 from gencompress.config import Config, SamDomain, sam_kinds
 from gencompress.domains.sam.cache import TeacherCache
 from gencompress.domains.sam.domain import Sam
-from gencompress.domains.sam.images import Batches, open_images
+from gencompress.domains.sam.images import Batches, ImageSource, open_images, split_off
 from gencompress.domains.sam.labelled import LabelledImages, open_labelled
 from gencompress.domains.sam.load import load_sam
 from gencompress.domains.sam.processor import load_processor
@@ -28,7 +28,8 @@ class Teacher:
     Args:
         sam: the dense model, frozen, with the kinds of groups that may be removed.
         processor: prepares pictures and prompts for it.
-        images: batches of pixel values, without labels.
+        images: batches of pixel values, without labels, that students learn from.
+        judges: pictures of the same kind that they do not see.
         labelled: pictures with masks to judge by, if there are any.
         cache: its embeddings of them.
         device: where all models are.
@@ -37,6 +38,7 @@ class Teacher:
     sam: Sam
     processor: Any
     images: Batches
+    judges: ImageSource
     labelled: LabelledImages | None
     cache: TeacherCache
     device: str
@@ -52,11 +54,12 @@ class Teacher:
         kinds = sam_kinds(cast(SamDomain, config.domain))
         sam = Sam(model, kinds, uniform=config.budget.uniform)
         processor = load_processor(folder)
-        images = Batches(open_images(str(config.data.images)), processor, config.run.seed)
+        taught, judges = split_off(open_images(str(config.data.images)))
+        images = Batches(taught, processor, config.run.seed)
         labelled = open_labelled(config.data.validation) if config.data.validation else None
         where = Path(config.data.cache) if config.data.cache else run / _CACHE
         cache = TeacherCache(where, sam.encoder, images, int(config.data.cache_mb * 1e6), say)
-        return cls(sam, processor, images, labelled, cache, device)
+        return cls(sam, processor, images, judges, labelled, cache, device)
 
     def student(self, folder: Path) -> Sam:
         """A pruned model that a stage has saved."""

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from gencompress.domains.sam.families import FAMILIES
-from gencompress.domains.sam.images import Batches, open_images
+from gencompress.domains.sam.images import Batches, open_images, split_off
 from gencompress.domains.sam.labelled import open_labelled
 from gencompress.domains.sam.processor import default_processor
 from gencompress.errors import DataError
@@ -178,3 +178,19 @@ def test_the_bundled_scenes_train_and_measure_on_different_pictures():
     pixels, masks = labelled.read(63)
     assert images.read(3999).shape == pixels.shape and pixels.dtype == np.uint8
     assert masks and all(mask.shape == pixels.shape[:2] and mask.dtype == bool and mask.any() for mask in masks)
+
+
+def test_pictures_that_judge_are_not_learned_from(tmp_path):
+    for i in range(25):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i:02d}.png")
+    taught, judges = split_off(open_images(tmp_path))
+    assert [int(taught.read(i)[0, 0, 0]) for i in range(len(taught))] == list(range(23))
+    assert [int(judges.read(i)[0, 0, 0]) for i in range(len(judges))] == [23, 24]
+    with pytest.raises(IndexError):
+        taught.read(23)
+    (tmp_path / "01").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "01" / "a.png")
+    with pytest.raises(DataError, match="one picture is too few"):
+        split_off(open_images(tmp_path / "01"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "01" / "b.png")
+    assert [len(part) for part in split_off(open_images(tmp_path / "01"))] == [1, 1]
