@@ -58,6 +58,7 @@ class Method:
         refit: closed-form, after every removal.
         weights: of the inner features in the loss.
         tables: whether relative-position tables are sliced; else they start from zero after every removal.
+        uniform: the same widths in every layer; else the second round chooses them.
     """
 
     label: str
@@ -66,6 +67,7 @@ class Method:
     refit: bool = True
     weights: str = "dynamic"
     tables: bool = True
+    uniform: bool = True
 
 
 DENSE = "dense"
@@ -83,6 +85,7 @@ ABLATION = (
     Method("fixed weights", weights="fixed"),
     Method("embeddings alone", weights="none"),
     Method("position tables from zero", tables=False),
+    Method("widths per layer", uniform=False),
     Method("as published: no refit, tables from zero", refit=False, tables=False),
 )
 METHODS = (OURS, *BASELINES, *ABLATION)
@@ -98,7 +101,7 @@ def options(model: str, method: Method, keep: float, seed: int, steps: int, cach
             "data": {"images": "sample:emoji_scenes", "validation": "sample:emoji_scenes", "cache": str(cache)},
             "recipe": {"name": "slimsam" if method.alternating else "one_shot"},
             "criterion": criterion,
-            "budget": {"keep": keep, "uniform": True},
+            "budget": {"keep": keep, "uniform": method.uniform},
             "compensate": {} if method.refit else {"images": 0},
             "recover": {"name": "align", "steps": steps, "weights": method.weights},
             "run": {"seed": seed},
@@ -227,8 +230,8 @@ def report(rows: list[dict[str, Any]], keeps: list[float]) -> str:
     baselines, parts = [m.label for m in BASELINES], [m.label for m in ABLATION]
     return "\n".join(
         [
-            f"\n{len(dense[0]['point']) if dense else 0} objects of held-out pictures, one point / one box each, mean IoU"
-            f" in %, ± the spread over seeds; {steps} alignment steps in all ({made}).",
+            f"\n{len(dense[0]['point']) if dense else 0} objects of held-out pictures, one point / one box each, mean "
+            f"IoU in %, ± the spread over seeds; {steps} alignment steps in all ({made}).",
             f"Parameters of the encoder: {'; '.join(dict.fromkeys(sizes))}; dense "
             f"{dense[0]['params'] if dense else 0:,}, mean IoU {_cell(dense)}.\n",
             table(rows, [OURS.label, *baselines], keeps),

@@ -152,20 +152,27 @@ def test_targets_are_refused_however_deep(bad: Any) -> None:
     refuse_targets({"target": "_target_", "x": [{"y": 1}]})
 
 
+SAM = ["model.path=org/model", "data.images=pictures", "budget.keep=0.5"]
+SCENE = [f"scene={CONF}", "budget.keep=0.5"]
+
+
 def composed_with(choice: str) -> Config:
     """The options with `choice` of a group, in the first domain that takes it."""
-    scene = ["+experiment=splat_prune", f"scene={CONF}", "budget.keep=0.5"]
-    try:
-        return launch.compose(["model.path=org/model", choice])[0]
-    except ConfigError as error:
-        assert "domain" in str(error) or "units" in str(error), error
-        return launch.compose([*scene, choice])[0]
+    bases = (["model.path=org/model"], ["+experiment=slimsam", *SAM], ["+experiment=splat_prune", *SCENE])
+    errors = []
+    for base in bases:
+        try:
+            return launch.compose([*base, choice])[0]
+        except ConfigError as error:
+            errors.append(str(error))
+    raise AssertionError(f"{choice} is of no domain: {errors}")
 
 
 def test_every_yaml_composes_and_no_file_restates_a_default() -> None:
     experiments = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
     assert experiments
-    needed = {"splat_prune": [f"scene={CONF}", "budget.keep=0.5"]}
+    presets = dict.fromkeys(("slimsam_50", "slimsam_77", "slimsam_heads"), SAM[:2])
+    needed = {"splat_prune": SCENE, "slimsam": SAM, **presets}
     for name in experiments:
         config, _ = launch.compose([f"+experiment={name}", *needed.get(name, [])])
         assert isinstance(config, Config)

@@ -11,7 +11,6 @@ import json
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -62,13 +61,13 @@ class Shards:
 
     def write(self, number: int, tensor: Tensor) -> None:
         """Keep a contiguous tensor on the CPU under `number`. RunError if the disk is full."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         path = self._path(number)
         path.parent.mkdir(exist_ok=True)
-        write = partial(save_file, {"tensor": tensor}, metadata=self._said(tensor))
+        data = save({"tensor": tensor}, self._said(tensor))  # save_file's own temporary file would outlive a kill
         with suppress(FileNotFoundError):  # swept away by a process that has just opened the folder
-            write_file(path, write, tensor.nbytes, durable=False)
+            write_file(path, lambda file: file.write_bytes(data), len(data), durable=False)
 
     def limit(self, count: int) -> None:
         """Remove what numbers from `count` on have, and what killed writers left."""

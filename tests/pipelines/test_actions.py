@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gencompress.cli import run_command
-from gencompress.config import CRITERIA
+from gencompress.config import CRITERIA, DOMAINS
 from gencompress.errors import ConfigError
 from gencompress.pipelines import ACTIONS, RECIPES
 from gencompress.run import launch, read_manifest
@@ -36,7 +36,7 @@ def finished(original, tmp_path) -> Path:
 
 
 def test_every_recipe_and_action_can_be_imported():
-    assert set(RECIPES) == set(ACTIONS) == {"diffusion", "splats"}
+    assert set(RECIPES) == set(ACTIONS) == set(DOMAINS)
     for table in (*RECIPES.values(), *ACTIONS.values()):
         assert all(callable(launch.load(where)) for where in table.values())
     assert all(set(table) == {"eval", "export", "report"} for table in ACTIONS.values())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gencompress.core.plan import Plan
+from gencompress.domains.sam.quiet import without_bars
 from gencompress.run.atomic import write_dir
 
 
@@ -26,7 +27,7 @@ def export_sam(model: Any, plan: Plan, out: Path | str, *, processor: Any = None
         RunError: `out` is there and not empty, or the disk is full; nothing is left behind.
     """
     out = Path(out)
-    with write_dir(out) as folder:
+    with write_dir(out) as folder, without_bars():
         model.save_pretrained(folder)
         if processor is not None:
             processor.save_pretrained(folder)

@@ -118,7 +118,7 @@ class Batches:
     @property
     def settings(self) -> str:
         """Fingerprint of how the processor makes pixel values."""
-        settings = json.dumps(self._processor.to_dict(), sort_keys=True, default=str)
+        settings = json.dumps(self._processor.to_dict(), sort_keys=True)
         return hashlib.sha256(settings.encode()).hexdigest()
 
     def ids(self, index: int, size: int) -> list[int]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from gencompress.domains.sam.families import FAMILIES
+from gencompress.domains.sam.quiet import without_bars
 from gencompress.errors import ModelError
 from gencompress.formats.model_folder import check_finite, check_keys, check_weights, explained, first_line, read_json
 
@@ -47,7 +48,7 @@ def load_sam(
         )
     stock: Any = getattr(import_module(family.module), family.model)
     options = {"use_safetensors": True, "output_loading_info": True, "attn_implementation": attention}
-    with explained(folder):
+    with explained(folder), without_bars():
         try:
             model, info = stock.from_pretrained(folder, dtype=dtype or torch.float32, **options)
         except RuntimeError as error:

@@ -12,6 +12,7 @@ from gencompress.config import Config
 from gencompress.core.plan import Plan
 from gencompress.core.rounds import joined
 from gencompress.domains.sam.domain import Sam
+from gencompress.domains.sam.quiet import without_bars
 from gencompress.domains.sam.rounds import Round, Scores, budget_of, planned, repair_, require_reachable, scored
 from gencompress.domains.sam.teacher import Teacher
 from gencompress.run import StageContext
@@ -46,7 +47,8 @@ def slim(ctx: StageContext, teacher: Teacher, student: Sam, plan: Plan, turn: Ro
     """Remove, refit and align: a model folder, and the loss at every step."""
     pruned = student.prune(plan)
     losses = repair_(pruned, student, teacher, plan, turn, config, ctx)
-    pruned.model.save_pretrained(ctx.dir)
+    with without_bars():
+        pruned.model.save_pretrained(ctx.dir)
     save_file({"loss": torch.tensor(losses)}, ctx.dir / _LOSSES)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from gencompress.domains.sam.families import FAMILIES
 from gencompress.domains.sam.images import Batches, open_images
+from gencompress.domains.sam.labelled import open_labelled
 from gencompress.domains.sam.processor import default_processor
 from gencompress.errors import DataError
 from gencompress.formats import pictures as formats
@@ -85,8 +87,6 @@ def _bomb():
     """A PNG whose header claims 65535 x 65535 pixels."""
     data = bytearray(_png(Image.new("RGB", (1, 1))))
     data[16:24] = (65535).to_bytes(4, "big") * 2
-    import zlib
-
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
     return bytes(data)
 
@@ -169,3 +169,12 @@ def test_batches_are_what_the_stock_processor_makes_of_each_picture(tmp_path, fa
 def test_pictures_three_pixels_high_are_not_taken_for_channels(tmp_path):
     Image.fromarray(noise(0, 3, 50)).save(tmp_path / "a.png")
     assert batches(tmp_path)(0, 1)[0, :, 10:].abs().max() == 0, "only 64 / 50 * 3 rows are not padding"
+
+
+def test_the_bundled_scenes_train_and_measure_on_different_pictures():
+    images, labelled = open_images("sample:emoji_scenes"), open_labelled("sample:emoji_scenes")
+    assert (len(images), len(labelled)) == (4000, 64)
+    assert images.fingerprint != labelled.fingerprint
+    pixels, masks = labelled.read(63)
+    assert images.read(3999).shape == pixels.shape and pixels.dtype == np.uint8
+    assert masks and all(mask.shape == pixels.shape[:2] and mask.dtype == bool and mask.any() for mask in masks)
