@@ -141,7 +141,7 @@ DOMAINS = {
             Field("labelled_set", "from {}", ("pictures", "labelled_set")),
             Field("labelled_fingerprint", "masks {:.12}", ("pictures", "labelled_fingerprint")),
             Field("objects", "{} objects", ("pictures", "objects")),
-            Field("everything", "everything: {}", ("pictures", "everything")),
+            Field("everything", "Everything: {}", ("pictures", "everything")),
             Field("unlabelled", "{} unlabelled pictures", ("pictures", "unlabelled")),
             Field("unlabelled_set", "from {}", ("pictures", "unlabelled_set")),
             Field("unlabelled_fingerprint", "pictures {:.12}", ("pictures", "unlabelled_fingerprint")),

@@ -175,7 +175,7 @@ def _shown(runs: Sequence[RunData]) -> list[Sheets]:
     kinds = (
         ("Prompts", f"One column is one prompt. {bright}; below it stands its IoU with {to}.", "", "iou"),
         ("Where it lost most", "The prompts whose IoU fell most, one of a picture.", "worst_", "iou"),
-        ("Everything", "All masks of a grid of points, each in a colour of its own; below, how many.", "", "masks"),
+        ("Everything", "The most confident masks that lie apart, of a grid of points; below, how many.", "", "masks"),
     )
     found, count = [], 0
     for title, about, prefix, figure in kinds:

@@ -44,7 +44,7 @@ def test_rows_have_miou_and_both_counts_of_macs_and_the_best_is_first(tmp_path):
     assert table.quality is not None and table.quality.key == "miou_point" and table.quality.higher
     assert table.about.title == "Segment Anything" and table.baseline == "random"
     assert table.conditions == ("64 labelled pictures, from composites, 4 objects, 24 unlabelled pictures, from photos")
-    assert any("predicted IoU 0.5" in note for note in table.notes)
+    assert any("predicted IoU 0.3" in note for note in table.notes)
     assert "type: mask-generation" in as_model_index([table])
 
 

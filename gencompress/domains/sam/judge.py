@@ -15,7 +15,7 @@ from gencompress.metrics.segmentation import Mask, Question, box_prompt, everyth
 from gencompress.metrics.statistics import Estimate
 
 EVERYTHING_SIDE = 16  # points a side of the grid that asks for everything
-_LEAST_IOU, _LEAST_STABILITY = 0.5, 0.5
+_LEAST_IOU, _LEAST_STABILITY = 0.3, 0.5
 EVERYTHING = f"{EVERYTHING_SIDE} x {EVERYTHING_SIDE} points, predicted IoU {_LEAST_IOU}, stability {_LEAST_STABILITY}"
 AGREEMENT_SIDE = 4  # points a side of the grid that asks pictures without labels
 DENSE, PRUNED = "dense", "pruned"
@@ -119,10 +119,10 @@ def judge_agreement(
 
 
 def everything(tool: Segmenter, image: Image) -> list[Mask]:
-    """All masks of a picture.
+    """All masks of a picture, those with the highest predicted IoU first.
 
-    Thresholds are lower than SAM's own: a small model's masks are coarse, so that few are as stable, and a true mask
-    counts with the proposal that fits it best whatever else is proposed.
+    Thresholds are lower than SAM's own: what a small model predicts of its coarse masks is low, and a true mask counts
+    with the proposal that fits it best, whatever else is proposed.
     """
     return tool.everything(image, points_per_side=EVERYTHING_SIDE, predicted_iou=_LEAST_IOU, stability=_LEAST_STABILITY)
 

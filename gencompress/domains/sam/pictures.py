@@ -37,7 +37,7 @@ def save_pictures(folder: Path, tools: Mapping[str, Segmenter], judged: Judged, 
         What ``images`` of metrics.json holds. Of typical prompts ``asked``, ``dense`` and ``pruned`` are paths in the
         run directory, ``names`` captions and ``iou_dense`` and ``iou_pruned`` numbers; of those that lost most the
         same with ``worst_`` in front; and of everything in a picture the paths ``everything``, ``everything_dense``
-        and ``everything_pruned`` with the numbers of masks, ``masks_dense`` and ``masks_pruned``.
+        and ``everything_pruned`` with the numbers of masks in them, ``masks_dense`` and ``masks_pruned``.
     """
     found = _sheet(folder, "", _typical(judged.asked), tools, read)
     found |= _sheet(folder, "worst_", _worst(judged.asked), tools, read)
@@ -95,7 +95,7 @@ def _everything(folder: Path, chosen: Sequence[int], tools: Mapping[str, Segment
         image, _ = read(picture)
         columns[""].append(draw_all(image, []))
         for name, tool in tools.items():
-            masks = sorted(everything(tool, image), key=lambda m: -int(m.sum()))
+            masks = _apart(everything(tool, image))
             columns[f"_{name}"].append(draw_all(image, masks))
             counts[f"masks_{name}"].append(len(masks))
     found: dict[str, Any] = {f"everything{k}": _save(folder, f"everything{k}", c) for k, c in columns.items()}
@@ -130,13 +130,23 @@ def draw(
 
 
 def draw_all(image: Image, masks: Sequence[Mask]) -> Image:
-    """A picture [H, W, 3] at a legible size, with masks [H, W] in colours of their own, the first at the bottom."""
+    """A picture [H, W, 3] at a legible size, with masks [H, W] in colours of their own."""
     canvas, _ = _enlarged(image)
     for number, mask in enumerate(masks):
         large, colour = _fitting(mask, canvas), _hue(number)
         canvas[large] = (canvas[large] * 0.5 + np.array(colour) * 0.5).astype(np.uint8)
         canvas[_outline(large, 2)] = colour
     return canvas
+
+
+def _apart(masks: Sequence[Mask]) -> list[Mask]:
+    """Those masks of which half or more lies outside of all before, without what those have."""
+    kept: list[Mask] = []
+    for mask in masks:
+        free = mask & ~np.any(kept, axis=0) if kept else mask
+        if 2 * int(free.sum()) >= int(mask.sum()):
+            kept.append(free)
+    return kept
 
 
 def _enlarged(image: Image) -> tuple[Image, float]:

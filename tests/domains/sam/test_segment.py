@@ -106,3 +106,15 @@ def test_everything_may_be_nothing():
 def test_what_is_no_picture_is_refused(image):
     with pytest.raises(DataError, match=r"uint8 \[H, W, 3\]"):
         segmenter("sam").answer(image, Question("point", (1.0, 1.0)))
+
+
+def test_large_pictures_are_answered_in_parts(monkeypatch):
+    tool, image = segmenter("sam"), picture()
+    questions = [Question("point", p) for p in POINTS]
+    whole = tool.answers(image, questions), tool.everything(image, points_per_side=4, predicted_iou=-1e9, stability=0)
+    monkeypatch.setattr("gencompress.domains.sam.segment._PIXELS", 2 * 40 * 90)
+    monkeypatch.setattr("gencompress.domains.sam.segment._PROMPTS", 3)
+    parts = tool.answers(image, questions), tool.everything(image, points_per_side=4, predicted_iou=-1e9, stability=0)
+    for one, two in zip(whole, parts, strict=True):
+        assert len(one) == len(two) > 0
+        assert all((a == b).mean() > 0.9999 for a, b in zip(one, two, strict=True))
