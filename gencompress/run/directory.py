@@ -57,6 +57,7 @@ class Run:
         self._journal: Journal | None = None
         self._tracking: Tracking | None = None
         self._visited: list[str] = []
+        self._anew: set[str] = set()
 
     @classmethod
     def open(cls, path: Path | str, config: Config) -> Run:
@@ -100,7 +101,7 @@ class Run:
             raise ValueError(f"stage name {name!r} is taken, reserved or not made of a-z 0-9 _ -")
         self._visited.append(name)
         folder = self.path / name
-        if self._ranks.on_main(lambda: self._finished(name)):
+        if name not in self._anew and self._ranks.on_main(lambda: self._finished(name)):
             self.say(f"{name}: finished before, taken from {folder}")
             self.journal("stage_resumed", stage=name)
         else:
@@ -110,8 +111,8 @@ class Run:
         return folder if load is None else load(folder)
 
     def redo(self, name: str) -> None:
-        """Forget a finished stage and those that came after it, so that `stage` makes them anew."""
-        self._ranks.on_main(lambda: self._forget_from(name))
+        """Have `stage` make a finished stage and those after it anew; what they were is dropped then and not before."""
+        self._anew.add(name)
         if name in self._visited:
             del self._visited[self._visited.index(name) :]
 
@@ -209,6 +210,7 @@ class Run:
 
     def _make(self, name: str, make: Callable[..., object], args: tuple[object, ...]) -> None:
         """Run a stage in a temporary folder and put it into place."""
+        self._anew.discard(name)
         self._ranks.on_main(lambda: self._forget_others(name))
         temporary = self.path / f"{name}.tmp-{os.getpid()}"
         context = StageContext(self, name, temporary, self.path / CHECKPOINTS / name)
@@ -244,10 +246,6 @@ class Run:
         for entry in folder.iterdir() if folder.is_dir() else ():
             if entry.name not in {*kept, name}:
                 remove_dir(entry)
-
-    def _forget_from(self, name: str) -> None:
-        stages = list(read_manifest(self.path).stages)
-        self._forget(stages[stages.index(name) :] if name in stages else [])
 
     def _forget(self, names: list[str]) -> None:
         """Drop stages from the manifest first, then their folders: a kill in between leaves nothing wrong."""
