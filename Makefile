@@ -3,7 +3,7 @@
 #   make test     the tests
 #   make bench    the benchmark tables of the README, one command after the other; further scenes and the command of
 #                 splat-transform: make bench SCENES="a.ply b.ply" PEER="splat-transform -g cpu"
-#   make samples  train the bundled sample pipelines again; takes the emoji set: make samples DATA=FOLDER
+#   make samples  train the bundled sample models again; takes the emoji set: make samples DATA=FOLDER
 #   make lint     ruff and mypy
 VENV ?= .venv
 PYTHON ?= python3
@@ -37,6 +37,7 @@ bench: environment
 samples: environment
 	@$(RUN) -m gencompress.scenes.train_ddpm $(if $(DATA),--data "$(DATA)")
 	@$(RUN) -m gencompress.scenes.train_sd $(if $(DATA),--data "$(DATA)")
+	@$(RUN) -m gencompress.scenes.train_sam
 	@$(RUN) -m gencompress.scenes.reference $(if $(DATA),--data "$(DATA)")
 
 lint: environment

