@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencompress.errors import ModelError
+from gencompress.errors import GencompressError, ModelError
 
 STEMS = ("diffusion_pytorch_model", "model")  # diffusers, transformers
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -149,7 +149,9 @@ def explained(folder: Path) -> Iterator[None]:
     """Turn what diffusers, transformers and safetensors raise for bad folders into ModelError."""
     try:
         yield
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+    except GencompressError:
+        raise
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
         raise ModelError(f"{folder}: {first_line(error)}") from error
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gencompress.domains.stylegan.fir import Upsample
-from gencompress.domains.stylegan.layers import ROOT2, Activation, Noise, wide
+from gencompress.domains.stylegan.layers import ROOT2, Activation, Noise, normal, wide
 from gencompress.domains.stylegan.modulation import ModulatedConv2d
 
 
@@ -15,7 +15,7 @@ class ConstantInput(nn.Module):
 
     def __init__(self, channels: int, size: int = 4) -> None:
         super().__init__()
-        self.input = nn.Parameter(torch.randn(1, channels, size, size))
+        self.input = nn.Parameter(normal(1, channels, size, size))
 
     def forward(self, batch: int) -> Tensor:
         """The constant, `batch` times: [batch, channels, size, size]."""

@@ -21,7 +21,7 @@ from gencompress.formats.checkpoints import load_tensors
 from gencompress.formats.pickles import StoredModule
 from gencompress.formats.storage import StoredTensor
 
-_MAX_MODULES = 2_000
+_MAX_MODULES, _MAX_DEPTH, _MAX_NAME = 2_000, 6, 60
 _FILTER = "resample_filter"
 
 
@@ -112,7 +112,7 @@ def _open(path: Path, module: StoredModule) -> _Source:
             members = state.get(kind)
             if not isinstance(members, dict):
                 raise ModelError(f"{path}: a module of the network has no {kind}")
-            stored |= {f"{prefix}{name}": t for name, t in members.items() if isinstance(t, StoredTensor)}
+            stored |= {f"{prefix}{_named(path, n)}": t for n, t in members.items() if isinstance(t, StoredTensor)}
     for prefix, state in attributes.items():
         if state.get("c_dim"):
             raise ModelError(f"{path}: a class-conditional network, which is not supported")
@@ -122,18 +122,24 @@ def _open(path: Path, module: StoredModule) -> _Source:
 
 
 def _walk(path: Path, module: StoredModule) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every module with its path, which ends in a dot, the whole network first."""
-    todo, count = [("", module)], 0
+    """Every module with its path, which ends in a dot, the whole network first. A file can name one of them twice."""
+    todo, count = [("", module)], 1
     while todo:
         prefix, current = todo.pop()
-        count += 1
-        if count > _MAX_MODULES:
-            raise ModelError(f"{path}: the network has over {_MAX_MODULES:,} modules")
         yield prefix, current.state
         children = current.state.get("_modules")
         if not isinstance(children, dict):
             raise ModelError(f"{path}: a module of the network has no _modules")
-        todo += [(f"{prefix}{name}.", child) for name, child in children.items() if isinstance(child, StoredModule)]
+        count += len(children)
+        if count > _MAX_MODULES or prefix.count(".") >= _MAX_DEPTH:
+            raise ModelError(f"{path}: more modules, or deeper ones, than a StyleGAN2 network has")
+        todo += [(f"{prefix}{_named(path, n)}.", m) for n, m in children.items() if isinstance(m, StoredModule)]
+
+
+def _named(path: Path, name: Any) -> str:
+    if not isinstance(name, str) or len(name) > _MAX_NAME:
+        raise ModelError(f"{path}: a part of the network has a name that is none")
+    return name
 
 
 def _resolutions(source: _Source, prefix: str) -> list[int]:
