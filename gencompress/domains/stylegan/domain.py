@@ -19,6 +19,7 @@ from gencompress.domains.stylegan.groups import groups_of
 from gencompress.domains.stylegan.load import Networks, load_networks
 from gencompress.domains.stylegan.model import Generator
 from gencompress.domains.stylegan.removal import remove
+from gencompress.domains.stylegan.subject import StyleGanSubject
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class StyleGan:
     def cost(self, metric: Metric, *, filters: bool = True) -> CostModel:
         """Exact cost of the generator for every plan; MACs with or without the low-pass filters."""
         return cost_model(self.generator, self.groups, metric, filters=filters)
+
+    def subject(self, seed: int = 0) -> StyleGanSubject:
+        """Calibration data for criteria."""
+        return StyleGanSubject(self.networks, seed)
 
     def prune(self, plan: Plan) -> StyleGan:
         """The same without the channels that `plan` drops; this one stays as it is. Raises as `remove` does."""

@@ -70,8 +70,9 @@ class EqualLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, inputs] -> [N, outputs]."""
         with full_precision(x.device):
-            x = wide(x) * (self.lr_mult / math.sqrt(self.weight.shape[1]))
-            y = F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype) * self.lr_mult)
+            weight = wide(self.weight)
+            x = x.to(weight.dtype) * (self.lr_mult / math.sqrt(weight.shape[1]))
+            y = F.linear(x, weight, wide(self.bias) * self.lr_mult)
             return lrelu(y) * ROOT2 if self.activate else y
 
 
