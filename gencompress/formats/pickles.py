@@ -19,7 +19,7 @@ import numpy as np
 from gencompress.errors import FormatError
 from gencompress.formats.storage import STORAGE_TYPES, StoredTensor
 
-MAX_INSTRUCTIONS = 500_000  # a checkpoint of the largest network with both optimizers has some 50,000
+MAX_INSTRUCTIONS = 300_000  # of a file in all; NVIDIA's at 1024 px have some 80,000
 MAX_STACK = 20_000  # pickles fill lists and dicts a thousand values at a time
 
 _VALUES = frozenset(
@@ -77,6 +77,19 @@ class Readable(Protocol):
         """The position."""
 
 
+@dataclass(eq=False, slots=True)
+class Allowance:
+    """Instructions that all pickles of a file together may still have."""
+
+    left: int = MAX_INSTRUCTIONS
+
+    def spend(self) -> None:
+        """Take one. ValueError if none is left."""
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(f"it has over {MAX_INSTRUCTIONS:,} instructions")
+
+
 class Interpreter:
     """Runs pickles, any number of them one after the other.
 
@@ -85,14 +98,16 @@ class Interpreter:
         persistent: what a persistent id stands for.
         calls: by name, what stands for a function or class that is called with arguments; `CALLS` plus those of the
             container.
+        allowance: shared with other interpreters of the same file.
 
     Raises:
         FormatError: at `run`: the pickle is malformed, too long, or asks for something that no checkpoint needs.
     """
 
-    def __init__(self, path: Path, persistent: Persistent, calls: Mapping[str, Callable[..., Any]]) -> None:
-        self.path, self.persistent, self.calls = path, persistent, calls
-        self.left = MAX_INSTRUCTIONS
+    def __init__(
+        self, path: Path, persistent: Persistent, calls: Mapping[str, Callable[..., Any]], allowance: Allowance
+    ) -> None:
+        self.path, self.persistent, self.calls, self.allowance = path, persistent, calls, allowance
 
     def run(self, file: Readable) -> Any:
         """The value of the pickle that starts at the position of `file`, which ends up behind it."""
@@ -114,9 +129,7 @@ class Interpreter:
 
     def _instructions(self, file: Readable) -> Iterator[tuple[str, Any]]:
         for opcode, argument, _ in pickletools.genops(cast(IO[bytes], file)):
-            self.left -= 1
-            if self.left < 0:
-                raise ValueError(f"it has over {MAX_INSTRUCTIONS:,} instructions")
+            self.allowance.spend()
             yield opcode.name, argument
 
     def find(self, name: str) -> Named:

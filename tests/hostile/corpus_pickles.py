@@ -223,6 +223,10 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "a number of negative size", PROTO2 + b"\x8b\xff\xff\xff\xffabc" + STOP
     yield "a frame of an exabyte", PROTO4 + b"\x95" + struct.pack("<Q", 1 << 60) + b"}" + STOP
     yield "instructions without end", PROTO2 + b"N0" * 400_000 + b"}" + STOP
+    identity = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x01tQ"
+    inside = older(b"N0" * 5_000 + identity, {"0": bytes(4)})
+    nested = by_global("torch.storage", "_load_from_bytes", values(inside))
+    yield "instructions without end in storages", PROTO2 + (nested + b"0") * 100 + b"}" + STOP
     yield "marks without end", PROTO2 + b"(" * 600_000 + STOP
     yield "no stop", PROTO2 + b"}" * 10
     yield "an unknown instruction", PROTO2 + b"\xff" + STOP

@@ -67,6 +67,12 @@ def test_bombs_are_refused(tmp_path, name):
     refused(read_networks, path, kind=GencompressError)
 
 
+@pytest.mark.parametrize("name", [name for name in BOMBS if name.startswith("instructions")])
+def test_instructions_are_counted_over_the_whole_file(tmp_path, name):
+    (tmp_path / "a.pkl").write_bytes(BOMBS[name])
+    refused(read_networks, tmp_path / "a.pkl", "instructions")
+
+
 @pytest.mark.parametrize("name", TENSORS)
 def test_tensors_that_are_not_there_are_refused(tmp_path, name):
     path = tmp_path / "a.pt"

@@ -18,7 +18,7 @@ class ModulatedConv2d(nn.Module):
     """Convolution whose weights are, for every sample, ``W * s / |W * s|`` with a style s of w per input channel.
 
     Two ways of the same product, exact in real numbers. With weights per sample, a batch is a grouped convolution,
-    which was up to 1.6 times as slow on CPUs as one shared convolution of scaled inputs, whose outputs are scaled
+    which was up to 1.5 times as slow on CPUs as one shared convolution of scaled inputs, whose outputs are scaled
     again; but scaling costs two more passes over the activations. So a single sample gets its own weights where they
     are fewer than the activations, and everything else the shared convolution.
 
