@@ -1,4 +1,4 @@
-"""The low-pass filter [1, 3, 3, 1] before, after and between changes of resolution (StyleGAN2, appendix B)."""
+"""The low-pass filter [1, 3, 3, 1] before, after and between changes of resolution."""
 
 from __future__ import annotations
 
