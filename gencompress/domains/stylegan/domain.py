@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -74,9 +75,12 @@ class StyleGan:
         return StyleGanSubject(self.networks, seed)
 
     def prune(self, plan: Plan) -> StyleGan:
-        """The same without the channels that `plan` drops; this one stays as it is. Raises as `remove` does."""
+        """The same without the channels that `plan` drops, with a discriminator of its own, for recovery trains it.
+
+        Raises as `remove` does.
+        """
         small = remove(self.generator, self.groups, plan)
-        return replace(self, networks=Networks(small, self.discriminator))
+        return replace(self, networks=Networks(small, copy.deepcopy(self.discriminator)))
 
     def latents(self, seeds: Sequence[int]) -> Tensor:
         """The z of every seed [N, style_dim], the same in any batch and for every generator of one style_dim."""

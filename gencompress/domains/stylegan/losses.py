@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gencompress.domains.stylegan.layers import wide
 
+BETAS = (0.0, 0.99)
 _DECAY = 0.01  # of the running mean of path lengths
 
 
@@ -72,13 +73,12 @@ def path_penalty(lengths: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     return (lengths - moved).square().mean(), moved
 
 
-def lazy_adam(every: int, rate: float = 2e-3, betas: tuple[float, float] = (0.0, 0.99)) -> dict[str, object]:
-    """Options of Adam for a network that is regularised only every so many steps (appendix B).
+def lazy_adam(every: int, rate: float) -> tuple[float, tuple[float, float]]:
+    """Learning rate and betas of Adam for a network that is regularised only every so many steps (appendix B).
 
     Args:
         every: steps per regularisation: 16 for R1, 4 for path length.
-        rate: learning rate without regularisation.
-        betas: those without regularisation.
+        rate: learning rate without regularisation, whose betas are `BETAS`.
     """
     part = every / (every + 1)
-    return {"lr": rate * part, "betas": (betas[0] ** part, betas[1] ** part)}
+    return rate * part, (BETAS[0] ** part, BETAS[1] ** part)
