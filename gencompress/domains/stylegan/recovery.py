@@ -5,7 +5,8 @@ relation losses to the teacher. The teacher's discriminator is inherited. The ma
 of the teacher stay latents of the student.
 
 Everything random in a step is drawn from a seed of its own, so a run that was killed and resumed ends with the same
-bits as an undisturbed one (on CPU).
+bits as an undisturbed one (on CPU). With several processes (torch.distributed, as `accelerate launch` sets it up) each
+takes other pictures, and gradients are averaged; all must start from the same weights.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from gencompress.core.features import features
@@ -47,7 +49,7 @@ class GanRecover:
 
     Args:
         steps: of each network.
-        batch: pictures per step; at most the discriminator's `stddev_group` (4 mostly), or a multiple of it.
+        batch: pictures per step and process; at most the discriminator's `stddev_group`, mostly 4, or a multiple of it.
         lr: learning rate of both networks.
         l1: weight of the L1 distance to the teacher's picture.
         lpips: weight of the perceptual distance to it.
@@ -163,6 +165,14 @@ def _adam(weights: Mapping[str, nn.Parameter], rate: float, every: int | None) -
     return torch.optim.Adam(weights.values(), lr=lr, betas=betas)
 
 
+def _averaged(values: Tensor) -> Tensor:
+    """Make `values` their mean over all processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return values
+
+
 class _Game:
     """Both networks with their optimizers, and the average: the state of the loop."""
 
@@ -196,20 +206,23 @@ class _Game:
 
     def step_(self) -> tuple[float, float]:
         """One step of both networks; the losses of generator and discriminator, without regularisers."""
-        index, s = self.done, self.settings
+        s, step = self.settings, self.done
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        index = step * world + rank
         with self._seeded(index):
-            critic = self._train_discriminator_(index)
+            critic = self._train_discriminator_(index, s.r1 > 0 and step % s.r1_every == 0)
             loss = self._train_generator_()
-            if s.path and index % s.path_every == 0:
+            if s.path and step % s.path_every == 0:
                 self._regularise_paths_()
-        decay = min(0.5 ** (s.batch / _HALF_LIFE), (1 + self.done) / (10 + self.done))  # short runs forget sooner
+        decay = min(0.5 ** (s.batch * world / _HALF_LIFE), (1 + step) / (10 + step))  # short runs forget sooner
         averages = dict(self.average.named_parameters())
         for name, parameter in self.trained.items():
             averages[name].lerp_(parameter.detach(), 1 - decay)
-        self.losses.append(loss)
-        return loss, critic
+        both = _averaged(torch.tensor([loss, critic], dtype=torch.float64, device=self.path_mean.device)).tolist()
+        self.losses.append(both[0])
+        return both[0], both[1]
 
-    def _train_discriminator_(self, index: int) -> float:
+    def _train_discriminator_(self, index: int, regularise: bool) -> float:
         s = self.settings
         self._only(self.discriminator)
         real = self.pictures(index, s.batch).to(self.path_mean.device)
@@ -218,7 +231,7 @@ class _Game:
         with self._computing():
             loss = discriminator_loss(self.discriminator(real), self.discriminator(fake))
         total = loss
-        if s.r1 and index % s.r1_every == 0:
+        if regularise:
             total = loss + s.r1 / 2 * s.r1_every * r1_penalty(self.discriminator, real)
         self._update_("d", total)
         return loss.item()
@@ -250,7 +263,8 @@ class _Game:
         count = max(1, s.batch // 2)
         w = self._latents(count).requires_grad_()
         lengths = path_lengths(self.student(w, space="w", noise=self._noise(count)), w)
-        penalty, self.path_mean = path_penalty(lengths, self.path_mean)
+        penalty, mean = path_penalty(lengths, self.path_mean)
+        self.path_mean = _averaged(mean)
         self._update_("g", s.path * s.path_every * penalty)
 
     @torch.no_grad()
@@ -276,6 +290,9 @@ class _Game:
     def _update_(self, key: str, loss: Tensor) -> None:
         self.adam[key].zero_grad()
         loss.backward()
+        for weight in (self.trained if key == "g" else self.critics).values():
+            if weight.grad is not None:
+                _averaged(weight.grad)
         self.adam[key].step()
 
     def _computing(self) -> AbstractContextManager[Any]:

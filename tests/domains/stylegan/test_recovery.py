@@ -133,3 +133,32 @@ def test_what_cannot_be_is_refused():
         recover_(narrower, teacher, tiny_discriminator((4, 6)), real, Recorder(saved=other.saved), settings(steps=2))
     with pytest.raises(NumericsError):
         recover_(*cast(), lambda i, n: real(i, n) * float("nan"), NullContext(), settings(steps=1))
+
+
+def _recover_in_process(rank, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    networks, seen = cast(), []
+
+    def mine(index, size):
+        seen.append(index)
+        return real(index, size)
+
+    losses = recover_(*networks, mine, NullContext(), settings(batch=2))
+    states = [{n: t for n, t in networks[i].state_dict().items()} for i in (0, 2)]
+    torch.save({"states": states, "losses": losses, "seen": seen}, f"{folder}/rank{rank}")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_share_one_step(tmp_path):
+    """Both end with the same weights, after other pictures each; a lone process ends elsewhere."""
+    # forked, since this process has paid for importing torch
+    torch.multiprocessing.start_processes(_recover_in_process, (str(tmp_path),), nprocs=2, start_method="fork")
+    one, two = (torch.load(tmp_path / f"rank{rank}") for rank in (0, 1))
+    assert one["seen"] == [0, 2, 4, 6, 8, 10] and two["seen"] == [1, 3, 5, 7, 9, 11]
+    assert one["losses"] == two["losses"]
+    for ours, theirs in zip(one["states"], two["states"], strict=True):
+        assert all(torch.equal(ours[n], theirs[n]) for n in ours)
+    alone = cast()
+    recover_(*alone, real, NullContext(), settings(batch=2))
+    assert not torch.equal(alone[0].conv1.conv.weight, one["states"][0]["conv1.conv.weight"])
