@@ -44,7 +44,7 @@ class _Source:
     def number(self, module: str, name: str, otherwise: float) -> float:
         """An attribute of a module."""
         value = self.attributes.get(module, {}).get(name, otherwise)
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not -1e9 < value < 1e9:
             raise ModelError(f"{self.path}: {module}.{name} is no number")
         return float(value)
 
@@ -81,7 +81,16 @@ def nvidia_generator(path: Path, module: StoredModule) -> tuple[GeneratorConfig,
     widths += [out[f"{'conv1' if i == 0 else f'convs.{i - 1}'}.conv.weight"].shape[1] for i in range(len(layers))]
     dim = out["latent_avg"].numel()
     clamp = _clamp(source, f"synthesis.b{resolutions[-1]}.conv1")
-    return GeneratorConfig(resolutions[-1], tuple(widths), clamp, dim, n_mlp, lr_mlp), out
+    config = GeneratorConfig.of_file(
+        path,
+        resolution=resolutions[-1],
+        channels=tuple(widths),
+        clamp=clamp,
+        style_dim=dim,
+        n_mlp=n_mlp,
+        lr_mlp=lr_mlp,
+    )
+    return config, out
 
 
 def nvidia_discriminator(path: Path, module: StoredModule) -> tuple[DiscriminatorConfig, dict[str, Tensor]]:
@@ -100,7 +109,10 @@ def nvidia_discriminator(path: Path, module: StoredModule) -> tuple[Discriminato
     widths += [out[f"convs.{i}.conv2.1.weight"].shape[0] for i in range(1, len(resolutions))]
     group = source.number("b4.mbstd", "group_size", 4)
     clamp = _clamp(source, "b4.conv")
-    return DiscriminatorConfig(resolutions[0], tuple(widths), clamp, int(group)), out
+    config = DiscriminatorConfig.of_file(
+        path, resolution=resolutions[0], channels=tuple(widths), clamp=clamp, stddev_group=int(group)
+    )
+    return config, out
 
 
 def _open(path: Path, module: StoredModule) -> _Source:
