@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from gencompress.core.group import Group, Slice
 from gencompress.core.trajectory import Rollout
 
 
@@ -48,6 +49,26 @@ class DistilledSubject(Protocol):
 
     def targets(self, index: int, size: int) -> Tensor:
         """What the teacher makes of the same inputs, of the same shape, without gradient."""
+
+
+class LatentSubject(Protocol):
+    """A generator of pictures from latents that may be moved."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The network that is scored."""
+
+    def latents(self, index: int, size: int) -> Tensor:
+        """The `index`-th calibration batch of `size` latents [size, dim], without gradient; the same every time."""
+
+    def pictures(self, latents: Tensor) -> Tensor:
+        """Pictures [N, channels, height, width] of latents [N, dim], in about [-1, 1], with gradient.
+
+        They depend on the latents alone: noise is the same for all of them and in every call.
+        """
+
+    def reader(self, group: Group) -> Slice:
+        """The units of `group` in the weight that reads them."""
 
 
 class Progress(Protocol):

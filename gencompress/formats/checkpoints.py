@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from gencompress.errors import FormatError
-from gencompress.formats.pickles import CALLS, Interpreter, Named, Readable
+from gencompress.formats.pickles import CALLS, Allowance, Interpreter, Named, Readable
 from gencompress.formats.storage import STORAGE_TYPES, Storage, StoredTensor
 
 MAX_BYTES = 8 << 30
@@ -48,9 +48,10 @@ def read_checkpoint(path: Path | str) -> Any:
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror or error}") from error
     if mapped[: len(_START)] == _START:
-        return _older(path, mapped, memoryview(mapped), CALLS)
-    calls = {**CALLS, _LOAD: lambda data: _nested(path, data)}
-    return Interpreter(path, _no_ids, calls).run(mapped)
+        return _older(path, mapped, memoryview(mapped), CALLS, Allowance())
+    allowance = Allowance()
+    calls = {**CALLS, _LOAD: lambda data: _nested(path, data, allowance)}
+    return Interpreter(path, _no_ids, calls, allowance).run(mapped)
 
 
 def load_tensors(path: Path | str, tensors: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
@@ -90,20 +91,22 @@ def _storage_of(value: Any, found: dict[str, Storage]) -> Storage:
     return storage
 
 
-def _nested(path: Path, data: Any) -> Any:
+def _nested(path: Path, data: Any, allowance: Allowance) -> Any:
     """A storage that a plain pickle holds, as `torch.save` wrote it: only a storage, so that nothing nests deeper."""
     if not isinstance(data, bytes) or data[: len(_START)] != _START:
         raise ValueError("a storage is not as torch writes it")
-    storage = _older(path, io.BytesIO(data), memoryview(data), {})
+    storage = _older(path, io.BytesIO(data), memoryview(data), {}, allowance)
     if not isinstance(storage, Storage):
         raise ValueError("a storage is none")
     return storage
 
 
-def _older(path: Path, file: Readable, data: memoryview, calls: Mapping[str, Callable[..., Any]]) -> Any:
+def _older(
+    path: Path, file: Readable, data: memoryview, calls: Mapping[str, Callable[..., Any]], allowance: Allowance
+) -> Any:
     """A file of torch before 1.6: five pickles (magic number, version, machine, value, keys), then the storages."""
     found: dict[str, Storage] = {}
-    interpreter = Interpreter(path, lambda value: _storage_of(value, found), calls)
+    interpreter = Interpreter(path, lambda value: _storage_of(value, found), calls, allowance)
     magic, version, machine, value, keys = (interpreter.run(file) for _ in range(5))
     if magic != _MAGIC or version != _VERSION or not isinstance(machine, dict) or not isinstance(keys, list):
         raise FormatError(f"{path}: the header of torch.save is damaged")
@@ -132,7 +135,7 @@ def _zipped(path: Path, file: BinaryIO, data: memoryview) -> Any:
     order = members.get(f"{root}byteorder")
     if order is not None and bytes(_content(path, data, order)) != b"little":
         raise FormatError(f"{path}: the file was written on a big-endian machine")
-    interpreter = Interpreter(path, lambda value: _storage_of(value, found), CALLS)
+    interpreter = Interpreter(path, lambda value: _storage_of(value, found), CALLS, Allowance())
     value = interpreter.run(io.BytesIO(_content(path, data, members[f"{root}data.pkl"])))
     for key, storage in found.items():
         member = members.get(f"{root}data/{key}")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gencompress.errors import ModelError
+from gencompress.errors import GencompressError, ModelError
 
 STEMS = ("diffusion_pytorch_model", "model")  # diffusers, transformers
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -24,7 +24,7 @@ def read_json(path: Path) -> dict[str, Any]:
         if path.stat().st_size > _MAX_JSON:
             raise ModelError(f"{path} is larger than {_MAX_JSON >> 20} MB; the folder is damaged")
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a wrong byte, a wrong letter, a number of 5,000 digits
         raise ModelError(f"{path} is not readable JSON ({error}); the folder is damaged or half written") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} holds no JSON object; the folder is damaged")
@@ -149,7 +149,9 @@ def explained(folder: Path) -> Iterator[None]:
     """Turn what diffusers, transformers and safetensors raise for bad folders into ModelError."""
     try:
         yield
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+    except GencompressError:
+        raise
+    except (OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError) as error:
         raise ModelError(f"{folder}: {first_line(error)}") from error
 
 

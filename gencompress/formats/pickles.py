@@ -8,6 +8,7 @@ into a record. Every other name, and every instruction that checkpoints do not n
 from __future__ import annotations
 
 import pickletools
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ import numpy as np
 from gencompress.errors import FormatError
 from gencompress.formats.storage import STORAGE_TYPES, StoredTensor
 
-MAX_INSTRUCTIONS = 5_000_000  # a checkpoint of the largest network with both optimizers has some 100,000
+MAX_INSTRUCTIONS = 300_000  # of a file in all; NVIDIA's at 1024 px have some 80,000
+MAX_STACK = 20_000  # pickles fill lists and dicts a thousand values at a time
 
 _VALUES = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 STRING "
@@ -75,6 +77,19 @@ class Readable(Protocol):
         """The position."""
 
 
+@dataclass(eq=False, slots=True)
+class Allowance:
+    """Instructions that all pickles of a file together may still have."""
+
+    left: int = MAX_INSTRUCTIONS
+
+    def spend(self) -> None:
+        """Take one. ValueError if none is left."""
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(f"it has over {MAX_INSTRUCTIONS:,} instructions")
+
+
 class Interpreter:
     """Runs pickles, any number of them one after the other.
 
@@ -83,21 +98,25 @@ class Interpreter:
         persistent: what a persistent id stands for.
         calls: by name, what stands for a function or class that is called with arguments; `CALLS` plus those of the
             container.
+        allowance: shared with other interpreters of the same file.
 
     Raises:
         FormatError: at `run`: the pickle is malformed, too long, or asks for something that no checkpoint needs.
     """
 
-    def __init__(self, path: Path, persistent: Persistent, calls: Mapping[str, Callable[..., Any]]) -> None:
-        self.path, self.persistent, self.calls = path, persistent, calls
-        self.left = MAX_INSTRUCTIONS
+    def __init__(
+        self, path: Path, persistent: Persistent, calls: Mapping[str, Callable[..., Any]], allowance: Allowance
+    ) -> None:
+        self.path, self.persistent, self.calls, self.allowance = path, persistent, calls, allowance
 
     def run(self, file: Readable) -> Any:
         """The value of the pickle that starts at the position of `file`, which ends up behind it."""
         machine = _Machine(self)
         try:
-            for opcode, argument in self._instructions(file):
-                machine.step(opcode, argument)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # odd escapes in names, which are no names then
+                for opcode, argument in self._instructions(file):
+                    machine.step(opcode, argument)
             (value,) = machine.stack
             if isinstance(value, Named):
                 raise ValueError("it holds a name and nothing else")
@@ -110,9 +129,7 @@ class Interpreter:
 
     def _instructions(self, file: Readable) -> Iterator[tuple[str, Any]]:
         for opcode, argument, _ in pickletools.genops(cast(IO[bytes], file)):
-            self.left -= 1
-            if self.left < 0:
-                raise FormatError(f"{self.path}: the pickle in it has over {MAX_INSTRUCTIONS:,} instructions")
+            self.allowance.spend()
             yield opcode.name, argument
 
     def find(self, name: str) -> Named:
@@ -140,6 +157,8 @@ class _Machine:
     def step(self, opcode: str, argument: Any) -> None:
         """Execute one instruction."""
         stack = self.stack
+        if len(stack) + len(self.marks) > MAX_STACK:
+            raise ValueError("it is nested too deeply")
         if opcode in _VALUES:
             stack.append(argument)
         elif opcode in _CONSTANTS:

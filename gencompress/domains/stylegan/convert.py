@@ -21,7 +21,7 @@ from gencompress.domains.stylegan.load import Networks, save_networks
 from gencompress.domains.stylegan.model import Generator
 from gencompress.errors import ModelError
 from gencompress.formats.checkpoints import read_checkpoint
-from gencompress.formats.model_folder import check_finite
+from gencompress.formats.model_folder import check_finite, explained
 from gencompress.formats.pickles import StoredModule
 
 N = TypeVar("N", Generator, Discriminator)
@@ -59,10 +59,11 @@ def read_networks(checkpoint: Path | str) -> Conversion:
     value = read_checkpoint(path)
     if not isinstance(value, dict):
         raise ModelError(f"{path}: no checkpoint of StyleGAN2: it holds no dict of networks")
-    if isinstance(value.get("G_ema"), StoredModule):
-        config, tensors = nvidia_generator(path, value["G_ema"])
-    else:
-        config, tensors = rosinality_generator(path, value)
+    with explained(path):  # tensors of odd shapes
+        if isinstance(value.get("G_ema"), StoredModule):
+            config, tensors = nvidia_generator(path, value["G_ema"])
+        else:
+            config, tensors = rosinality_generator(path, value)
     notes: list[str] = []
     known = "latent_avg" in tensors
     generator = _filled(Generator.on_meta(config), {"latent_avg": torch.zeros(config.style_dim)} | tensors, path)
@@ -75,13 +76,14 @@ def read_networks(checkpoint: Path | str) -> Conversion:
 def _discriminator(path: Path, value: Mapping[str, Any], notes: list[str]) -> Discriminator | None:
     """The discriminator; None, with a note, if there is none or one of another kind: pictures do not need it."""
     try:
-        if isinstance(value.get("D"), StoredModule):
-            config, tensors = nvidia_discriminator(path, value["D"])
-        elif isinstance(value.get("d"), dict):
-            config, tensors = rosinality_discriminator(path, value["d"])
-        else:
-            notes.append("the checkpoint has no discriminator")
-            return None
+        with explained(path):
+            if isinstance(value.get("D"), StoredModule):
+                config, tensors = nvidia_discriminator(path, value["D"])
+            elif isinstance(value.get("d"), dict):
+                config, tensors = rosinality_discriminator(path, value["d"])
+            else:
+                notes.append("the checkpoint has no discriminator")
+                return None
         return _filled(Discriminator.on_meta(config), tensors, path)
     except ModelError as error:
         notes.append(f"the discriminator is left out: {error}")

@@ -21,7 +21,7 @@ from gencompress.formats.checkpoints import load_tensors
 from gencompress.formats.pickles import StoredModule
 from gencompress.formats.storage import StoredTensor
 
-_MAX_MODULES = 2_000
+_MAX_MODULES, _MAX_DEPTH, _MAX_NAME = 2_000, 6, 60
 _FILTER = "resample_filter"
 
 
@@ -44,7 +44,7 @@ class _Source:
     def number(self, module: str, name: str, otherwise: float) -> float:
         """An attribute of a module."""
         value = self.attributes.get(module, {}).get(name, otherwise)
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not -1e9 < value < 1e9:
             raise ModelError(f"{self.path}: {module}.{name} is no number")
         return float(value)
 
@@ -81,7 +81,16 @@ def nvidia_generator(path: Path, module: StoredModule) -> tuple[GeneratorConfig,
     widths += [out[f"{'conv1' if i == 0 else f'convs.{i - 1}'}.conv.weight"].shape[1] for i in range(len(layers))]
     dim = out["latent_avg"].numel()
     clamp = _clamp(source, f"synthesis.b{resolutions[-1]}.conv1")
-    return GeneratorConfig(resolutions[-1], tuple(widths), clamp, dim, n_mlp, lr_mlp), out
+    config = GeneratorConfig.of_file(
+        path,
+        resolution=resolutions[-1],
+        channels=tuple(widths),
+        clamp=clamp,
+        style_dim=dim,
+        n_mlp=n_mlp,
+        lr_mlp=lr_mlp,
+    )
+    return config, out
 
 
 def nvidia_discriminator(path: Path, module: StoredModule) -> tuple[DiscriminatorConfig, dict[str, Tensor]]:
@@ -100,7 +109,10 @@ def nvidia_discriminator(path: Path, module: StoredModule) -> tuple[Discriminato
     widths += [out[f"convs.{i}.conv2.1.weight"].shape[0] for i in range(1, len(resolutions))]
     group = source.number("b4.mbstd", "group_size", 4)
     clamp = _clamp(source, "b4.conv")
-    return DiscriminatorConfig(resolutions[0], tuple(widths), clamp, int(group)), out
+    config = DiscriminatorConfig.of_file(
+        path, resolution=resolutions[0], channels=tuple(widths), clamp=clamp, stddev_group=int(group)
+    )
+    return config, out
 
 
 def _open(path: Path, module: StoredModule) -> _Source:
@@ -112,7 +124,7 @@ def _open(path: Path, module: StoredModule) -> _Source:
             members = state.get(kind)
             if not isinstance(members, dict):
                 raise ModelError(f"{path}: a module of the network has no {kind}")
-            stored |= {f"{prefix}{name}": t for name, t in members.items() if isinstance(t, StoredTensor)}
+            stored |= {f"{prefix}{_named(path, n)}": t for n, t in members.items() if isinstance(t, StoredTensor)}
     for prefix, state in attributes.items():
         if state.get("c_dim"):
             raise ModelError(f"{path}: a class-conditional network, which is not supported")
@@ -122,18 +134,24 @@ def _open(path: Path, module: StoredModule) -> _Source:
 
 
 def _walk(path: Path, module: StoredModule) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every module with its path, which ends in a dot, the whole network first."""
-    todo, count = [("", module)], 0
+    """Every module with its path, which ends in a dot, the whole network first. A file can name one of them twice."""
+    todo, count = [("", module)], 1
     while todo:
         prefix, current = todo.pop()
-        count += 1
-        if count > _MAX_MODULES:
-            raise ModelError(f"{path}: the network has over {_MAX_MODULES:,} modules")
         yield prefix, current.state
         children = current.state.get("_modules")
         if not isinstance(children, dict):
             raise ModelError(f"{path}: a module of the network has no _modules")
-        todo += [(f"{prefix}{name}.", child) for name, child in children.items() if isinstance(child, StoredModule)]
+        count += len(children)
+        if count > _MAX_MODULES or prefix.count(".") >= _MAX_DEPTH:
+            raise ModelError(f"{path}: more modules, or deeper ones, than a StyleGAN2 network has")
+        todo += [(f"{prefix}{_named(path, n)}.", m) for n, m in children.items() if isinstance(m, StoredModule)]
+
+
+def _named(path: Path, name: Any) -> str:
+    if not isinstance(name, str) or len(name) > _MAX_NAME:
+        raise ModelError(f"{path}: a part of the network has a name that is none")
+    return name
 
 
 def _resolutions(source: _Source, prefix: str) -> list[int]:

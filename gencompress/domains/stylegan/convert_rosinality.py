@@ -13,7 +13,7 @@ from gencompress.errors import ModelError
 from gencompress.formats.checkpoints import load_tensors
 from gencompress.formats.storage import StoredTensor
 
-_MAX_LAYERS = 20  # of one kind, at 2048 px
+_MAX_LAYERS = 80  # of one kind; a generator at 2048 px has 18
 
 
 def rosinality_generator(path: Path, value: Mapping[str, Any]) -> tuple[GeneratorConfig, dict[str, Tensor]]:
@@ -36,7 +36,10 @@ def rosinality_generator(path: Path, value: Mapping[str, Any]) -> tuple[Generato
         raise ModelError(f"{path}: the generator's weights do not have the shapes of StyleGAN2")
     widths = (convs[0].shape[2], *(t.shape[1] for t in convs))
     n_mlp = _count(tensors, "style.{}.weight", 1)
-    return GeneratorConfig(2 ** (count // 2 + 2), widths, None, first.shape[1], n_mlp), tensors
+    config = GeneratorConfig.of_file(
+        path, resolution=2 ** (count // 2 + 2), channels=widths, style_dim=first.shape[1], n_mlp=n_mlp
+    )
+    return config, tensors
 
 
 def rosinality_discriminator(path: Path, value: Mapping[str, Any]) -> tuple[DiscriminatorConfig, dict[str, Tensor]]:
@@ -46,7 +49,8 @@ def rosinality_discriminator(path: Path, value: Mapping[str, Any]) -> tuple[Disc
     names = ["convs.0.0.weight", *(f"convs.{i + 1}.conv2.1.weight" for i in range(blocks))]
     if names[0] not in tensors:
         raise ModelError(f"{path}: the discriminator is not that of StyleGAN2: {names[0]} is missing")
-    return DiscriminatorConfig(2 ** (blocks + 2), tuple(tensors[name].shape[0] for name in names), None), tensors
+    widths = tuple(tensors[name].shape[0] for name in names)
+    return DiscriminatorConfig.of_file(path, resolution=2 ** (blocks + 2), channels=widths), tensors
 
 
 def _tensors(path: Path, value: Any) -> dict[str, Tensor]:
@@ -58,4 +62,4 @@ def _tensors(path: Path, value: Any) -> dict[str, Tensor]:
 
 def _count(tensors: Mapping[str, Tensor], pattern: str, start: int = 0) -> int:
     """How many tensors have the names `pattern` with numbers from `start` on."""
-    return next(i for i in range(_MAX_LAYERS * 4) if pattern.format(start + i) not in tensors)
+    return next((i for i in range(_MAX_LAYERS) if pattern.format(start + i) not in tensors), _MAX_LAYERS)

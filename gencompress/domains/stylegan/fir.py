@@ -1,4 +1,4 @@
-"""The low-pass filter [1, 3, 3, 1] before, after and between changes of resolution (StyleGAN2, appendix B)."""
+"""The low-pass filter [1, 3, 3, 1] before, after and between changes of resolution."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ TAPS = (1.0, 3.0, 3.0, 1.0)
 
 def kernel(gain: float = 1.0) -> Tensor:
     """The filter in two dimensions [4, 4], which sums to `gain`; exact in every floating-point type."""
-    taps = torch.tensor(TAPS)
-    return torch.outer(taps, taps) * (gain / taps.sum() ** 2)
+    return torch.tensor([[gain * a * b / sum(TAPS) ** 2 for b in TAPS] for a in TAPS])
 
 
 class Blur(nn.Module):

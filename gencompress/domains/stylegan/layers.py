@@ -6,8 +6,8 @@ Weights are stored at unit variance and scaled when used (Karras et al. 2017, ar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,16 +22,22 @@ def lrelu(x: Tensor) -> Tensor:
     return F.leaky_relu(x, SLOPE)
 
 
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """Keep autocast out: styles and what they multiply are small to compute, and overflow in fp16."""
-    with torch.autocast(device.type, enabled=False):
-        yield
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # meta
 
 
 def wide(x: Tensor) -> Tensor:
     """`x` in fp32, or in fp64 if it is that already."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def normal(*shape: int, std: float = 1.0) -> Tensor:
+    """Normal numbers; none on the meta device, where any arithmetic makes torch import modules for seconds."""
+    empty = torch.empty(shape)
+    return empty if empty.is_meta else empty.normal_(std=std)
 
 
 class PixelNorm(nn.Module):
@@ -58,14 +64,15 @@ class EqualLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.lr_mult, self.activate = lr_mult, activate
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_mult)
+        self.weight = nn.Parameter(normal(outputs, inputs, std=1 / lr_mult))
         self.bias = nn.Parameter(torch.full((outputs,), bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, inputs] -> [N, outputs]."""
         with full_precision(x.device):
-            x = wide(x) * (self.lr_mult / math.sqrt(self.weight.shape[1]))
-            y = F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype) * self.lr_mult)
+            weight = wide(self.weight)
+            x = x.to(weight.dtype) * (self.lr_mult / math.sqrt(weight.shape[1]))
+            y = F.linear(x, weight, wide(self.bias) * self.lr_mult)
             return lrelu(y) * ROOT2 if self.activate else y
 
 
@@ -83,7 +90,7 @@ class EqualConv2d(nn.Module):
         super().__init__()
         self.stride = stride
         self.padding = size // 2 if stride == 1 else 0
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, size, size))
+        self.weight = nn.Parameter(normal(outputs, inputs, size, size))
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """[N, I, H, W] -> [N, O, ...], times `gain`."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gencompress.domains.stylegan.blocks import ConstantInput, StyledConv, ToRGB
 from gencompress.domains.stylegan.config import GeneratorConfig
-from gencompress.domains.stylegan.layers import EqualLinear, PixelNorm, wide
+from gencompress.domains.stylegan.layers import EqualLinear, PixelNorm, normal, wide
 from gencompress.domains.stylegan.pretrained import Pretrained
 from gencompress.errors import ConfigError, nearest
 
@@ -160,5 +160,5 @@ def _noises(layers: int) -> nn.Module:
     module = nn.Module()
     for i in range(layers):
         size = 2 ** ((i + 5) // 2)
-        module.register_buffer(f"noise_{i}", torch.randn(1, 1, size, size))
+        module.register_buffer(f"noise_{i}", normal(1, 1, size, size))
     return module

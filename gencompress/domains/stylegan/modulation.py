@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gencompress.domains.stylegan.fir import Blur
-from gencompress.domains.stylegan.layers import EqualLinear, full_precision, wide
+from gencompress.domains.stylegan.layers import EqualLinear, full_precision, normal, wide
 
 _EPS = 1e-8  # added to the unscaled norm, so that it means the same at every width
 
@@ -18,7 +18,7 @@ class ModulatedConv2d(nn.Module):
     """Convolution whose weights are, for every sample, ``W * s / |W * s|`` with a style s of w per input channel.
 
     Two ways of the same product, exact in real numbers. With weights per sample, a batch is a grouped convolution,
-    which was up to 1.6 times as slow on CPUs as one shared convolution of scaled inputs, whose outputs are scaled
+    which was up to 1.5 times as slow on CPUs as one shared convolution of scaled inputs, whose outputs are scaled
     again; but scaling costs two more passes over the activations. So a single sample gets its own weights where they
     are fewer than the activations, and everything else the shared convolution.
 
@@ -36,7 +36,7 @@ class ModulatedConv2d(nn.Module):
     ) -> None:
         super().__init__()
         self.demodulate = demodulate
-        self.weight = nn.Parameter(torch.randn(1, outputs, inputs, size, size))
+        self.weight = nn.Parameter(normal(1, outputs, inputs, size, size))
         self.modulation = EqualLinear(style_dim, inputs, bias=1.0)
         self.blur = Blur(pad=1, gain=4.0) if upsample else None
 

@@ -193,6 +193,15 @@ REFUSED = {
     "no bias": (changed(_pop("mapping.fc1.bias")), ModelError, "mapping.fc1.bias is missing"),
     "NaN": (changed(lambda g: g.synthesis.b4.const.fill_(float("nan"))), ModelError, "input.input holds NaN"),
     "a gain that is no number": (changed(lambda g: setattr(g.mapping.fc0, "bias_gain", "x")), ModelError, "no number"),
+    "a gain beyond floats": (changed(lambda g: setattr(g.mapping.fc0, "bias_gain", 10**400)), ModelError, "no number"),
+    "noise of several strengths": (
+        changed(lambda g: setattr(g.synthesis.b8.conv1, "noise_strength", torch.nn.Parameter(torch.ones(3)))),
+        ModelError,
+        "shape",
+    ),
+    "a clamp that is no number": (
+        changed(lambda g: setattr(g.synthesis.b16.conv1, "conv_clamp", "a")), ModelError, "no number",
+    ),
     "an infinite gain": (changed(lambda g: setattr(g.mapping.fc0, "bias_gain", 1e400)), ModelError, "no number"),
     "a width that does not fit": (
         changed(lambda g: setattr(g.synthesis.b8.conv1, "bias", torch.nn.Parameter(torch.ones(3)))),
@@ -207,6 +216,11 @@ REFUSED = {
     "a key more": (saved(lambda c: c["g_ema"].update(x=torch.ones(1))), ModelError, "have x"),
     "another shape": (
         saved(lambda c: c["g_ema"].update({"conv1.noise.weight": torch.ones(2)})), ModelError, "conv1.noise.weight",
+    ),
+    "a hundred layers": (
+        saved(lambda c: c["g_ema"].update({f"convs.{i}.conv.weight": torch.ones(1, 2, 2, 3, 3) for i in range(100)})),
+        ModelError,
+        "resolution",
     ),
     "flat weights": (
         saved(lambda c: c["g_ema"].update({"conv1.conv.weight": torch.ones(2)})), ModelError, "do not have the shapes",

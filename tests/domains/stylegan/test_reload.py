@@ -80,6 +80,7 @@ def _cut(path):
 DAMAGES = {
     "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
     "no JSON": (lambda f: (f / "config.json").write_text("[" * 100_000), "not readable JSON"),
+    "an endless number": (lambda f: (f / "config.json").write_text("9" * 10_000), "not readable JSON"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "no JSON object"),
     "another model": (lambda f: _config(f, model_type="sam"), "model_type"),
     "wider": (lambda f: _config(f, channels=[9] * 6), "has shape"),
