@@ -2,8 +2,8 @@
 
     python -m benchmarks.stylegan_speed [--threads 1] [--runs 5]
 
-Weights are random, which changes no time. Networks take turns, and CPU seconds of the process are counted, so that other
-work on the machine disturbs little; of the runs of a network the fastest counts.
+Weights are random, which changes no time. Networks take turns, and CPU seconds of the process are counted, so that
+other work on the machine disturbs little; of the runs of a network the fastest counts.
 """
 
 from __future__ import annotations
