@@ -165,7 +165,8 @@ def cases(keeps: list[float], seeds: int) -> list[tuple[Method, float, int]]:
 def run(args: argparse.Namespace, out: Path, cache: Path) -> None:
     """Measure all cases that `out` does not hold yet; of them every ``args.parts``-th, from the ``args.part``-th on."""
     done = {(r["label"], r["keep"], r["seed"]) for r in read_rows(out)}
-    todo = [c for c in cases(args.keeps, args.seeds) if (c[0].label, *c[1:]) not in done][args.part :: args.parts]
+    mine = cases(args.keeps, args.seeds)[args.part :: args.parts]
+    todo = [case for case in mine if (case[0].label, *case[1:]) not in done]
     judge, began = Judge(args.model, args.pictures), time.monotonic()
     if DENSE not in {label for label, *_ in done} and not args.part:
         add_row(out, judge.row(load_sam(locate_segmenter(args.model)), label=DENSE, keep=1.0, seed=0, cpu_seconds=0.0))
