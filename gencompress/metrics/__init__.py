@@ -53,6 +53,7 @@ _WHERE = {
     "paired_gain": "statistics",
     "peak_memory": "memory",
     "prompted_miou": "segmentation",
+    "running_costs": "running",
     "score_views": "views",
     "set_distances": "feature_sets",
 }

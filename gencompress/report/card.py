@@ -29,6 +29,18 @@ _COSTS: tuple[Cost, ...] = (
 Task = Literal["text-to-image", "unconditional-image-generation", "mask-generation"]
 
 
+def origin(model: str, plan_budget: Mapping[str, Any]) -> dict[str, Any]:
+    """`name`, `base_model` and `license_id` for the card of what was made from `model`, a path, hub id or sample."""
+    sample = model.startswith("sample:")
+    public = "/" in model and not sample and not Path(model).exists()
+    part = plan_budget["reached"] / plan_budget["dense"]
+    return {
+        "name": f"{Path(model.removeprefix('sample:')).name} pruned to {part:.0%}",
+        "base_model": model if public else None,
+        "license_id": "apache-2.0" if sample else None,
+    }
+
+
 def model_card(
     metrics: Mapping[str, Any],
     *,

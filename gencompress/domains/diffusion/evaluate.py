@@ -22,10 +22,8 @@ from gencompress.metrics import (
     hardware_description,
     image_quality,
     lpips_or_note,
-    measure_energy,
-    measure_latencies,
     named_extractor,
-    peak_memory,
+    running_costs,
 )
 from gencompress.run import StageContext
 from gencompress.run.atomic import write_json
@@ -98,20 +96,9 @@ def _folder(path: str | None) -> Path | None:
 def measure_costs(dense: Diffusion, pruned: Diffusion, runs: int) -> dict[str, dict[str, Any]]:
     """Parameters, MACs, bytes of the denoiser; latency (in turns), peak memory and energy of a denoising run."""
     device = str(next(dense.denoiser.parameters()).device)
-    calls = {name: _sampling(model) for name, model in (("dense", dense), ("pruned", pruned))}
-    latencies = measure_latencies(calls, warmup=1, runs=runs, device=device)
-    found = {}
-    for name, model in (("dense", dense), ("pruned", pruned)):
-        peak, energy = peak_memory(calls[name], device), measure_energy(calls[name], runs, device)
-        found[name] = {
-            **model_cost(model.denoiser),
-            "latency_s": latencies[name].to_json(),
-            "peak_memory_bytes": peak.bytes,
-            "peak_memory_method": peak.method,
-            "energy_j": energy.joules,
-            "energy_method": energy.method,
-        }
-    return found
+    models = {"dense": dense, "pruned": pruned}
+    running = running_costs({name: _sampling(model) for name, model in models.items()}, runs, device)
+    return {name: model_cost(model.denoiser) | running[name] for name, model in models.items()}
 
 
 def model_cost(denoiser: nn.Module) -> dict[str, int]:

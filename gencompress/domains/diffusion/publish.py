@@ -8,7 +8,7 @@ from gencompress.config import Config
 from gencompress.core.plan import Plan
 from gencompress.domains.diffusion.domain import Diffusion
 from gencompress.domains.diffusion.export import export_pipeline
-from gencompress.report.card import Task, model_card
+from gencompress.report.card import Task, model_card, origin
 from gencompress.report.data import load_metrics
 
 
@@ -18,15 +18,11 @@ def publish(pruned: Diffusion, plan: Plan, config: Config, measured: Path, out: 
     Raises:
         RunError: `out` is there and not empty.
     """
-    base = config.model.path
-    public = "/" in base and not Path(base).exists() and not base.startswith("sample:")
     card = model_card(
         load_metrics(measured / "metrics.json"),
-        name=f"{Path(base.removeprefix('sample:')).name} pruned to {plan.budget['reached'] / plan.budget['dense']:.0%}",
+        **origin(config.model.path, plan.budget),
         pipeline=type(pruned.pipe).__name__,
         task=_task(pruned),
-        base_model=base if public else None,
-        license_id="apache-2.0" if base.startswith("sample:") else None,
         portable=config.export.portable,
     )
     export_pipeline(pruned.pipe, plan, out, portable=config.export.portable, card=card)

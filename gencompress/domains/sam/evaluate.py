@@ -28,7 +28,7 @@ from gencompress.domains.sam.judge import (
 from gencompress.domains.sam.labelled import LabelledImages
 from gencompress.domains.sam.pictures import save_pictures
 from gencompress.domains.sam.segment import Segmenter
-from gencompress.metrics import hardware_description, measure_energy, measure_latencies, peak_memory
+from gencompress.metrics import hardware_description, running_costs
 from gencompress.run import StageContext
 from gencompress.run.atomic import write_json
 
@@ -108,21 +108,10 @@ def measure_costs(dense: Sam, pruned: Sam, runs: int) -> dict[str, dict[str, Any
     device = str(next(dense.encoder.parameters()).device)
     models = {DENSE: dense, PRUNED: pruned}
     calls = {name: partial(m.encoder, example_image(m.encoder, device)) for name, m in models.items()}
-    found = {}
     with torch.no_grad():
-        latencies = measure_latencies(calls, warmup=1, runs=runs, device=device)
-        for name, model in models.items():
-            peak, energy = peak_memory(calls[name], device), measure_energy(calls[name], runs, device)
-            found[name] = {
-                **encoder_cost(model.encoder),
-                "params_whole_model": sum(p.numel() for p in model.model.parameters()),
-                "latency_s": latencies[name].to_json(),
-                "peak_memory_bytes": peak.bytes,
-                "peak_memory_method": peak.method,
-                "energy_j": energy.joules,
-                "energy_method": energy.method,
-            }
-    return found
+        running = running_costs(calls, runs, device)
+    whole = {name: {"params_whole_model": sum(p.numel() for p in m.model.parameters())} for name, m in models.items()}
+    return {name: encoder_cost(m.encoder) | whole[name] | running[name] for name, m in models.items()}
 
 
 def encoder_cost(encoder: nn.Module) -> dict[str, int]:

@@ -11,7 +11,7 @@ from gencompress.domains.sam.domain import Sam
 from gencompress.domains.sam.export import export_sam
 from gencompress.domains.sam.families import family_of
 from gencompress.domains.sam.teacher import Teacher
-from gencompress.report.card import model_card
+from gencompress.report.card import model_card, origin
 from gencompress.report.data import load_metrics
 
 
@@ -21,15 +21,11 @@ def publish(student: Sam, teacher: Teacher, plan: Plan, measured: Path, config: 
     Raises:
         RunError: `out` is there and not empty.
     """
-    base = config.model.path
-    public = "/" in base and not Path(base).exists() and not base.startswith("sample:")
     card = model_card(
         load_metrics(measured / "metrics.json"),
-        name=f"{Path(base.removeprefix('sample:')).name} pruned to {plan.budget['reached'] / plan.budget['dense']:.0%}",
+        **origin(config.model.path, plan.budget),
         pipeline=family_of(student.encoder).model,
         task="mask-generation",
-        base_model=base if public else None,
-        license_id="apache-2.0" if base.startswith("sample:") else None,
         portable=why_not_stock(student.encoder) is None,
     )
     export_sam(student.model, plan, out, processor=teacher.processor, card=card)
