@@ -14,7 +14,6 @@ from gencompress.kernels.compiled import Floats, Longs, inline, jit, parallel
 from gencompress.kernels.hash_grid import HashLayout
 from gencompress.kernels.hash_index import entry as entry_of
 
-_POINTS = 1024  # per call of a kernel that goes over points, at least
 _CHUNK = 1 << 16  # points of one level at a time: its part of the table stays in the cache, the whole table would not
 _entry = inline(entry_of)
 
@@ -46,9 +45,9 @@ class _Encode(torch.autograd.Function):
         levels, gradient = _levels(ctx.layout), _numpy(to_out.contiguous())
         to_points = to_table = None
         if ctx.needs_input_grad[0]:
-            to_points = torch.empty_like(points)
+            to_points, chunks = torch.zeros_like(points), -(-len(points) // _CHUNK)
             arrays = (_numpy(points), _numpy(table), levels, gradient, to_points.numpy())
-            parallel(_pull_points, len(points), *arrays, grain=_POINTS)
+            parallel(_pull_points, chunks, *arrays)
         if ctx.needs_input_grad[1]:
             to_table = torch.zeros_like(table)
             parallel(_pull_table, len(levels), _numpy(points), levels, gradient, to_table.numpy())
@@ -170,21 +169,61 @@ def _pull_point(
 def _pull_points(
     start: int, stop: int, points: Floats, table: Floats, levels: Longs, gradient: Floats, to_points: Floats
 ) -> None:
-    """Gradient of the points start to stop, summed over the levels in their order."""
-    for i in range(start, stop):
-        pulled_x = pulled_y = pulled_z = 0.0
+    """Gradient of the points of the chunks start to stop, summed over the levels in their order."""
+    for chunk in range(start, stop):
+        rows = chunk * _CHUNK, min((chunk + 1) * _CHUNK, len(points))
         for level in range(len(levels)):
             resolution, mask, base = levels[level, 0], levels[level, 1], levels[level, 2]
-            x, u = _cell(points[i, 0], resolution)
-            y, v = _cell(points[i, 1], resolution)
-            z, w = _cell(points[i, 2], resolution)
-            for corner in range(8):
-                at = _corner(x, y, z, resolution + 1, mask, base, corner)
-                dot = gradient[i, 2 * level] * table[at, 0] + gradient[i, 2 * level + 1] * table[at, 1]
-                u_, v_, w_ = u if corner & 1 else 1 - u, v if corner & 2 else 1 - v, w if corner & 4 else 1 - w
-                pulled_x += resolution * (dot if corner & 1 else -dot) * v_ * w_
-                pulled_y += resolution * (dot if corner & 2 else -dot) * u_ * w_
-                pulled_z += resolution * (dot if corner & 4 else -dot) * u_ * v_
-        to_points[i, 0] = pulled_x if 0 <= points[i, 0] <= 1 else 0.0
-        to_points[i, 1] = pulled_y if 0 <= points[i, 1] <= 1 else 0.0
-        to_points[i, 2] = pulled_z if 0 <= points[i, 2] <= 1 else 0.0
+            _pull_points_level(rows, points, table, resolution, mask, base, 2 * level, gradient, to_points)
+
+
+@jit
+def _pull_points_level(
+    rows: tuple[int, int],
+    points: Floats,
+    table: Floats,
+    resolution: int,
+    mask: int,
+    base: int,
+    column: int,
+    gradient: Floats,
+    to_points: Floats,
+) -> None:
+    if mask == 0:
+        for i in range(rows[0], rows[1]):
+            _pull_one_point(np.uint64(i), points, table, resolution, 0, base, np.uint64(column), gradient, to_points)
+    else:
+        for i in range(rows[0], rows[1]):
+            _pull_one_point(np.uint64(i), points, table, resolution, mask, base, np.uint64(column), gradient, to_points)
+
+
+@inline
+def _pull_one_point(
+    i: Any,
+    points: Any,
+    table: Any,
+    resolution: Any,
+    mask: Any,
+    base: Any,
+    column: Any,
+    gradient: Any,
+    to_points: Any,
+) -> None:
+    """Add the gradient through one level; along an axis on which the point lies outside there is none."""
+    x, u = _cell(points[i, 0], resolution)
+    y, v = _cell(points[i, 1], resolution)
+    z, w = _cell(points[i, 2], resolution)
+    a, b = gradient[i, column], gradient[i, column + np.uint64(1)]
+    one = np.float32(1)
+    pulled_x = pulled_y = pulled_z = np.float32(0)
+    for corner in range(8):
+        at = _corner(x, y, z, resolution + 1, mask, base, corner)
+        dot = a * table[at, 0] + b * table[at, 1]
+        of_x, of_y, of_z = u if corner & 1 else one - u, v if corner & 2 else one - v, w if corner & 4 else one - w
+        pulled_x += (dot if corner & 1 else -dot) * of_y * of_z
+        pulled_y += (dot if corner & 2 else -dot) * of_x * of_z
+        pulled_z += (dot if corner & 4 else -dot) * of_x * of_y
+    scale = np.float32(resolution)
+    to_points[i, 0] += scale * pulled_x if 0 <= points[i, 0] <= 1 else np.float32(0)
+    to_points[i, 1] += scale * pulled_y if 0 <= points[i, 1] <= 1 else np.float32(0)
+    to_points[i, 2] += scale * pulled_z if 0 <= points[i, 2] <= 1 else np.float32(0)
