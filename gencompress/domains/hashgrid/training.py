@@ -21,6 +21,7 @@ from gencompress.kernels.occupancy import OccGridEstimator
 CHECK_EVERY = 100  # steps between states that a broken step falls back to
 MOST_ROLLBACKS = 3
 _BETAS, _EPS = (0.9, 0.99), 1e-15  # of Instant-NGP: entries with small gradients move as fast as the others
+_LOGIT_RATE = 3.0  # of the saliency, beside the other weights: it has far to go
 _LAST_RATE = 0.1  # of the first, reached exponentially
 # Slope of the gate, from first to last step geometrically. HollowNeRF begins at 1 / INIT_SCALE and ends at ten times
 # that. In a short training a gate so steep shakes the table: features near zero have gradients of the slope's size, and
@@ -113,7 +114,9 @@ class _Trainer:
         grid = OccGridEstimator(self.field.aabb, settings.occupancy)
         self.scene = Scene(self.field, grid, settings.samples, views.background)
         self.constraint = SparsityConstraint(settings.keep, settings.steps)
-        self.adam = torch.optim.Adam(self.field.parameters(), settings.lr, _BETAS, _EPS)
+        named = self.field.named_parameters()
+        groups = [{"params": [p], "scale": _LOGIT_RATE if name == "logits" else 1.0} for name, p in named]
+        self.adam = torch.optim.Adam(groups, settings.lr, _BETAS, _EPS)
         self.rays, self.salt = settings.rays, 0
         self.losses: list[float] = []
 
@@ -145,7 +148,7 @@ class _Trainer:
         self.adam.zero_grad()
         loss.backward()
         for group in self.adam.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         self.adam.step()
         sums = torch.stack([loss.detach(), *(p.detach().sum() for p in self.field.parameters())])
         if not bool(torch.isfinite(sums).all()):

@@ -16,7 +16,7 @@ from gencompress.domains.hashgrid.render import pixel_rays
 
 WHITE = (1.0, 1.0, 1.0)
 SMALL = FieldSettings(levels=5, coarsest=4, finest=32, log2_entries=11, saliency=16, bound=1.0)
-SHORT = TrainSettings(steps=200, rays=256, batch=8192, samples=64, occupancy=16, lr=1e-2, keep=0.2)
+SHORT = TrainSettings(steps=200, rays=256, batch=4096, samples=64, occupancy=16, lr=1e-2, keep=0.2)
 RADIUS, DISTANCE = 0.6, 3.0
 
 

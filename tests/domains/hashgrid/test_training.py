@@ -51,7 +51,7 @@ def test_the_saliency_falls_towards_what_is_asked_while_the_field_learns():
     figures = Figures()
     _, losses = train(ball(16, 24), SMALL, replace(SHORT, keep=0.25), figures)
     shares = [f["saliency"] for f in figures.seen]
-    assert shares[0] > 0.85 and shares[-1] < 0.8 and all(b < a + 1e-3 for a, b in itertools.pairwise(shares))
+    assert shares[0] > 0.85 and shares[-1] < 0.5 and all(b < a + 1e-3 for a, b in itertools.pairwise(shares))
     assert figures.seen[-1]["multiplier"] > 0
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
 
