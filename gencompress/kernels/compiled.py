@@ -106,4 +106,4 @@ def _announce(kernel: Any) -> None:
     else:
         kept = f"in every process, as {folder} cannot be written; set NUMBA_CACHE_DIR to a folder that can"
     _announced.append(kernel.__name__)
-    Console().say(f"Compiling the splat kernels takes about 15 s; this happens {kept}")
+    Console().say(f"Compiling the kernels takes about 15 s; this happens {kept}")
