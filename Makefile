@@ -22,6 +22,8 @@ bench: environment
 	@$(RUN) -m benchmarks.gradient
 	@$(RUN) -m benchmarks.planning
 	@$(RUN) -m benchmarks.sam_sizes
+	@$(RUN) -m benchmarks.sam_speed
+	@$(RUN) -m benchmarks.sam_quality
 	@$(RUN) -m benchmarks.speed
 	@for sample in emoji32_ddpm emoji64_sd; do for metric in params macs; do \
 		$(RUN) -m benchmarks.quality --sample $$sample --metric $$metric || exit 1; done; done
@@ -31,6 +33,8 @@ bench: environment
 	@$(RUN) -m benchmarks.splats_quality $(SCENES) $(if $(PEER),--peer "$(PEER)")
 	@$(RUN) -m benchmarks.splats_budgets $(SCENES)
 	@$(RUN) -m benchmarks.splats_million
+	@$(RUN) -m benchmarks.hashgrid
+	@$(RUN) -m benchmarks.stylegan_speed
 	@$(RUN) -m benchmarks.frechet
 	@$(RUN) -m benchmarks.board
 
