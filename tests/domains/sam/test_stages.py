@@ -16,12 +16,13 @@ from gencompress.config import Config, build
 from gencompress.core.rounds import best_units
 from gencompress.criteria.random import random_scores
 from gencompress.domains.sam import rounds, stages
+from gencompress.domains.sam.align import Alignment
 from gencompress.domains.sam.domain import Sam
 from gencompress.domains.sam.load import load_sam
 from gencompress.domains.sam.subject import embeddings
 from gencompress.domains.sam.teacher import Teacher
-from gencompress.errors import ConfigError
-from gencompress.run import launch
+from gencompress.errors import ConfigError, Interrupted
+from gencompress.run import Run, launch
 from gencompress.run.stage import NullContext
 from tests.domains.sam.tiny import SIZE, tiny_sam, tiny_sam2
 
@@ -146,3 +147,25 @@ def test_a_recipe_that_cannot_do_two_rounds_says_so(folder: Path, tmp_path: Path
         config = options(folder, domain={"name": "sam"} | domain)
         with pytest.raises(ConfigError, match="recipe=slimsam narrows the residual stream"):
             executed(config, tmp_path / str(i))
+
+
+def test_a_run_that_was_stopped_while_aligning_ends_with_the_same_bits(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = options(folder, recover={"name": "align", "steps": 12, "batch": 2})
+    calm = executed(config, tmp_path / "calm")
+    seen, loss = [], Alignment.__call__
+
+    def counted(self: Alignment, index: int) -> Tensor:
+        seen.append(index)
+        return loss(self, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Alignment, "__call__", counted)
+        patched.setattr(Run, "stop_requested", property(lambda run: len(seen) >= 9))  # in the third step of round two
+        with pytest.raises(Interrupted, match="stopped in stage bottleneck_slim after step 3 of 6"):
+            executed(config, tmp_path / "stopped")
+    executed(config, tmp_path / "stopped")
+    for name in ("embedding_slim", "bottleneck_slim"):
+        files = [(path / name / "model.safetensors").read_bytes() for path in (calm, tmp_path / "stopped")]
+        assert files[0] == files[1]
