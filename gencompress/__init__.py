@@ -19,13 +19,15 @@ import gencompress.diffusers as _registered  # noqa: F401
 import gencompress.transformers as _taught  # noqa: F401
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from diffusers import DiffusionPipeline
     from transformers import Sam2Model, SamModel
 
 __version__ = "0.1.0"
 
 
-def load(source: str, **options: Any) -> DiffusionPipeline | SamModel | Sam2Model:
+def load(source: str | Path, **options: Any) -> DiffusionPipeline | SamModel | Sam2Model:
     """Open a diffusion pipeline or a SAM model, pruned or not: a local folder, ``sample:NAME``, or a pipeline's hub id.
 
     Takes the options of `gencompress.domains.diffusion.load.load_pipeline` or `gencompress.domains.sam.load.load_sam`,
@@ -33,10 +35,10 @@ def load(source: str, **options: Any) -> DiffusionPipeline | SamModel | Sam2Mode
     """
     from gencompress.hub import is_segmenter, locate_segmenter
 
-    if is_segmenter(source):
+    if is_segmenter(str(source)):
         from gencompress.domains.sam.load import load_sam
 
-        return load_sam(locate_segmenter(source), **options)
+        return load_sam(locate_segmenter(str(source)), **options)
     from gencompress.domains.diffusion.load import load_pipeline
 
     return load_pipeline(source, **options)
