@@ -10,9 +10,9 @@ from typing import NamedTuple
 from gencompress.board.rows import Row, Scalar
 from gencompress.config import TABLES, Config
 
-_COMPENSATION = "compensate.trajectories"
+_COMPENSATION = {"diffusion": "compensate.trajectories", "sam": "compensate.images"}  # 0 is without
 # what says nothing of the method: the measurement, the process, the budget, and names that are shown elsewhere
-_GROUPS = ("run", "export", "metrics", "denoise", "model", "scene", "recipe")
+_GROUPS = ("run", "export", "metrics", "denoise", "model", "scene", "data", "recipe")
 _SHOWN = ("criterion.name", "recover.name", "domain.name", "rig.cameras", "rig.size")
 _BUDGET = ("budget.metric", "budget.keep", "budget.target", "budget.max_mb", "budget.min_psnr")
 _MOST = 4
@@ -54,15 +54,16 @@ def _label(row: Row, shared: set[str]) -> Label:
         f"{key.partition('.')[2]}={_text(value)}"
         for key, value in row.options.items()
         if _is_method(key) and key not in shared and value != defaults.get(key)
-        if key != _COMPENSATION or value
+        if key not in _COMPENSATION.values() or value
     ]
-    name = " + ".join([row.method, *added])
+    recipe = f"{row.options['recipe.name']}, " if row.domain == "sam" and "recipe.name" in row.options else ""
+    name = recipe + " + ".join([row.method, *added])
     name = f"{name}, {row.variant}" if row.variant and row.state != "quoted" else name
     return Label(name, ", ".join(named[:_MOST]))
 
 
 def _compensation(row: Row) -> str | None:
-    return "compensation" if row.domain == "diffusion" and row.options.get(_COMPENSATION) else None
+    return "compensation" if row.options.get(_COMPENSATION.get(row.domain, "")) else None
 
 
 def _is_method(key: str) -> bool:

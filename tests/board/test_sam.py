@@ -9,6 +9,7 @@ import pytest
 
 from gencompress.board import compare_runs, make_tables, read_runs
 from gencompress.board.exports import as_model_index
+from gencompress.board.naming import labels
 from gencompress.board.site import write_board
 from gencompress.board.verdict import as_text, verdict
 from gencompress.errors import DataError
@@ -16,7 +17,13 @@ from tests.board.runs import make_run
 from tests.report.sam_runs import estimate, metrics
 
 
-def sam_run(folder: Path, method: str = "disturbed_taylor", lost: float = 0.0, change: Any = lambda m: None) -> Path:
+def sam_run(
+    folder: Path,
+    method: str = "disturbed_taylor",
+    lost: float = 0.0,
+    change: Any = lambda m: None,
+    recipe: str = "slimsam",
+) -> Path:
     """An evaluated run whose answers to points are worse by `lost`."""
 
     def write(value: dict[str, Any]) -> None:
@@ -26,13 +33,23 @@ def sam_run(folder: Path, method: str = "disturbed_taylor", lost: float = 0.0, c
         value["quality"]["miou_point"] = estimate(*(v - lost - 0.01 * (i % 3) for i, v in enumerate(points)))
         change(value)
 
-    return make_run(folder, method, 0.5, change=write, options={"domain.name": "sam"})
+    return make_run(
+        folder,
+        method,
+        0.5,
+        change=write,
+        options={"domain.name": "sam", "recipe.name": recipe, "compensate.images": 64 if recipe == "slimsam" else 0},
+    )
 
 
 def test_rows_have_miou_and_both_counts_of_macs_and_the_best_is_first(tmp_path):
-    runs = [sam_run(tmp_path / "worse", "random", 0.2), sam_run(tmp_path / "better")]
+    runs = [sam_run(tmp_path / "worse", "random", 0.2, recipe="one_shot"), sam_run(tmp_path / "better")]
     (table,) = make_tables(read_runs(runs))
     assert [row.id for row in table.rows] == ["better", "worse"]
+    assert [label.name for label in labels(table.rows)] == [
+        "slimsam, disturbed_taylor + compensation",
+        "one_shot, random",
+    ]
     better = table.rows[0]
     assert (
         better.domain == "sam" and better.task == "emoji_sam" and better.about["latency_of"].startswith("one forward")
@@ -42,7 +59,7 @@ def test_rows_have_miou_and_both_counts_of_macs_and_the_best_is_first(tmp_path):
     assert better.values["macs"] == 243_000_000 and better.values["macs_without_attention"] == 150_000_000
     assert better.spread["miou_point"] == 0.0125 and better.dense["params"] == 1_000_000
     assert table.quality is not None and table.quality.key == "miou_point" and table.quality.higher
-    assert table.about.title == "Segment Anything" and table.baseline == "random"
+    assert table.about.title == "Segment Anything" and table.baseline == "one_shot, random"
     assert table.conditions == ("64 labelled pictures, from composites, 4 objects, 24 unlabelled pictures, from photos")
     assert any("predicted IoU 0.3" in note for note in table.notes)
     assert "type: mask-generation" in as_model_index([table])
