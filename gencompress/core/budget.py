@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -61,6 +61,11 @@ class Budget:
             raise BudgetError(f"budget.round_to={self.round_to} must be >= 1")
         if self.min_keep is not None and self.min_keep < 0:
             raise BudgetError(f"budget.min_keep={self.min_keep} must be >= 0")
+
+    @classmethod
+    def of(cls, options: object) -> Budget:
+        """The budget that options of these names ask for; what else they have is passed over."""
+        return cls(**{f.name: getattr(options, f.name) for f in fields(cls)})
 
     def limit(self, cost: CostModel) -> int:
         """The cost that the pruned model may have at most."""
@@ -120,6 +125,11 @@ def solve(
         counts = _put_back(counts, steps, taken, cost, limit)
     record = {"scope": budget.scope, "keep": budget.keep, "asked": limit, "uniform": budget.uniform}
     return _plan(groups, scores, counts, cost, record, source, method)
+
+
+def require_reachable(groups: Groups, budget: Budget, cost: CostModel) -> None:
+    """Raise `BudgetError`, with the range that can be reached, before hours of scoring and not after them."""
+    solve(groups, {g.name: torch.zeros(g.size) for g in groups}, budget, cost)
 
 
 def solve_ratio(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gencompress import config as options
-from gencompress.core.budget import Budget, solve
+from gencompress.core.budget import Budget, require_reachable, solve
 from gencompress.core.compensate import compensate_, consumers
 from gencompress.core.group import shapes_of
 from gencompress.core.plan import Plan
@@ -35,26 +34,17 @@ _SCORES = "scores.safetensors"
 _CURVE = "curve.safetensors"
 
 
-def budget_of(config: options.Config) -> Budget:
-    """The budget that the options ask for."""
-    return Budget(**{f.name: getattr(config.budget, f.name) for f in fields(Budget)})
-
-
-def require_reachable(dense: Diffusion, config: options.Config) -> None:
-    """Raise `BudgetError`, with the range that can be reached, before hours of scoring and not after them."""
-    budget = budget_of(config)
-    solve(dense.groups, {g.name: torch.zeros(g.size) for g in dense.groups}, budget, dense.cost(budget.metric))
-
-
 def score(ctx: StageContext, dense: Diffusion, config: options.Config) -> None:
     """One number per unit by the criterion of `config`: scores.safetensors."""
-    require_reachable(dense, config)
+    budget = Budget.of(config.budget)
+    require_reachable(dense.groups, budget, dense.cost(budget.metric))
     _save_scores(ctx, one_shot_scores(dense, config.criterion, config, ctx))
 
 
 def warm_start(ctx: StageContext, dense: Diffusion, config: options.Config) -> None:
     """Scores that the masks start from, by the cheaper criterion that ``criterion.warm_start`` names."""
-    require_reachable(dense, config)
+    budget = Budget.of(config.budget)
+    require_reachable(dense.groups, budget, dense.cost(budget.metric))
     criterion = cast(options.EcoDiffCriterion, config.criterion)
     if criterion.warm_start != "none":
         _save_scores(ctx, one_shot_scores(dense, options.CRITERIA[criterion.warm_start](), config, ctx))
@@ -63,7 +53,7 @@ def warm_start(ctx: StageContext, dense: Diffusion, config: options.Config) -> N
 def learn_masks(ctx: StageContext, dense: Diffusion, warm: Scores | None, config: options.Config) -> None:
     """Masks learned through the whole denoising run: their logits as scores.safetensors, and the learning curve."""
     criterion = cast(options.EcoDiffCriterion, config.criterion)
-    budget = budget_of(config)
+    budget = Budget.of(config.budget)
     cost = dense.cost(budget.metric)
     scores, curve = learn_gates(dense.subject, dense.groups, cost, budget, criterion, ctx, warm)
     _save_scores(ctx, scores)
@@ -77,7 +67,7 @@ def choose(ctx: StageContext, dense: Diffusion, candidates: Mapping[str, Scores]
     """
     errors = {}
     for name, scores in candidates.items():
-        budget, settings = budget_of(config), config.compensate
+        budget, settings = Budget.of(config.budget), config.compensate
         plan = solve(dense.groups, scores, budget, dense.cost(budget.metric))
         pruned = dense.prune(plan)
         if settings.trajectories:
@@ -125,7 +115,7 @@ def one_shot_scores(
     else:
         assert isinstance(criterion, options.GaussNewtonCriterion)
         scores = gauss_newton_scores(dense.subject, groups, criterion.trajectories, batch, ctx, criterion.seed)
-    return divide_by_cost(scores, dense.cost(budget_of(config).metric)) if criterion.per_cost else scores
+    return divide_by_cost(scores, dense.cost(Budget.of(config.budget).metric)) if criterion.per_cost else scores
 
 
 def read_scores(folder: Path) -> Scores:
@@ -146,7 +136,7 @@ def read_curve(folder: Path, updates: int) -> dict[str, list[Any]] | None:
 
 def make_plan(ctx: StageContext, dense: Diffusion, scores: Scores, config: options.Config) -> None:
     """The kept units under the budget: plan.json."""
-    budget = budget_of(config)
+    budget = Budget.of(config.budget)
     plan = solve(dense.groups, scores, budget, dense.cost(budget.metric), dense.source, vars(config.criterion))
     (ctx.dir / "plan.json").write_text(plan.to_json())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -52,17 +52,6 @@ class Round:
         return replace(student, kinds=self.kinds, uniform=False)
 
 
-def budget_of(config: options.Config) -> Budget:
-    """The budget that the options ask for."""
-    return Budget(**{f.name: getattr(config.budget, f.name) for f in fields(Budget)})
-
-
-def require_reachable(teacher: Teacher, config: options.Config) -> None:
-    """Raise `BudgetError`, with the range that can be reached, before hours of scoring and not after them."""
-    budget, groups = budget_of(config), teacher.sam.groups
-    solve(groups, {g.name: torch.zeros(g.size) for g in groups}, budget, teacher.sam.cost(budget.metric))
-
-
 def scored(teacher: Teacher, student: Sam, config: options.Config, ctx: Progress) -> Scores:
     """Scores of the student's groups by the criterion of `config`, [size] by group name."""
     criterion, groups = config.criterion, student.groups
@@ -73,7 +62,7 @@ def scored(teacher: Teacher, student: Sam, config: options.Config, ctx: Progress
         return magnitude_scores(dict(student.encoder.named_parameters()), groups, cast(Any, criterion.normalise))
     if isinstance(criterion, options.TaylorCriterion):
         scores = taylor_scores(subject, groups, criterion.samples, _BATCH, ctx)
-        return divide_by_cost(scores, student.cost(budget_of(config).metric)) if criterion.per_cost else scores
+        return divide_by_cost(scores, student.cost(Budget.of(config.budget).metric)) if criterion.per_cost else scores
     assert isinstance(criterion, options.DisturbedTaylorCriterion)
     how: Any = {"noise": criterion.noise, "normalise": criterion.normalise, "seed": criterion.seed}
     return disturbed_taylor_scores(subject, groups, criterion.samples, _BATCH, ctx, **how)
@@ -85,7 +74,7 @@ def planned(teacher: Teacher, student: Sam, scores: Scores, last: bool, config: 
     The part of every group that a uniform result would keep is what all but the last round keep; the last one spends
     what is left of the budget where it counts most, or the same everywhere if the budget is uniform.
     """
-    budget = budget_of(config)
+    budget = Budget.of(config.budget)
     cost = teacher.sam.cost(budget.metric)
     if budget.uniform or not last:
         return best_units(student.groups, scores, uniform_counts(teacher.sam.groups, budget, cost))

@@ -9,11 +9,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gencompress.config import Config
+from gencompress.core.budget import Budget, require_reachable
 from gencompress.core.plan import Plan
 from gencompress.core.rounds import joined
 from gencompress.domains.sam.domain import Sam
 from gencompress.domains.sam.quiet import without_bars
-from gencompress.domains.sam.rounds import Round, Scores, budget_of, planned, repair_, require_reachable, scored
+from gencompress.domains.sam.rounds import Round, Scores, planned, repair_, scored
 from gencompress.domains.sam.teacher import Teacher
 from gencompress.run import StageContext
 
@@ -22,7 +23,8 @@ _SCORES, _PLAN, _LOSSES = "scores.safetensors", "plan.json", "losses.safetensors
 
 def score(ctx: StageContext, teacher: Teacher, student: Sam, config: Config) -> None:
     """One number per unit of the student: scores.safetensors."""
-    require_reachable(teacher, config)
+    budget = Budget.of(config.budget)
+    require_reachable(teacher.sam.groups, budget, teacher.sam.cost(budget.metric))
     scores = scored(teacher, student, config, ctx)
     save_file({name: values.float().contiguous() for name, values in scores.items()}, ctx.dir / _SCORES)
 
@@ -60,7 +62,7 @@ def read_losses(folder: Path) -> list[float]:
 
 def join(ctx: StageContext, teacher: Teacher, plans: list[Plan], config: Config) -> None:
     """What all rounds together removed from the dense model: plan.json."""
-    budget = budget_of(config)
+    budget = Budget.of(config.budget)
     cost = teacher.sam.cost(budget.metric)
     method = {**vars(config.criterion), "rounds": len(plans)}
     plan = joined(teacher.sam.groups, plans, budget, cost, teacher.sam.source, method)

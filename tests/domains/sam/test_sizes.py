@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from gencompress.config import sam_kinds
-from gencompress.core.budget import solve_ratio
+from gencompress.core.budget import Budget, solve_ratio
 from gencompress.core.rounds import best_units, uniform_counts
 from gencompress.domains.sam.domain import Sam
-from gencompress.domains.sam.rounds import budget_of
 from gencompress.run.launch import compose
 from tests.domains.sam.tiny import VIT_B, VIT_H, VIT_L, full_size
 
@@ -90,7 +89,7 @@ def test_larger_encoders_halve_into_stock_configs(size, widths):
 def test_presets_give_the_widths_that_they_promise(preset, widths):
     config, _ = compose([f"+experiment={preset}", "model.path=facebook/sam-vit-base", "data.images=pictures"])
     dense = sam(VIT_B, sam_kinds(config.domain))
-    counts = uniform_counts(dense.groups, budget_of(config), dense.cost(config.budget.metric))
+    counts = uniform_counts(dense.groups, Budget.of(config.budget), dense.cost(config.budget.metric))
     scores = {g.name: torch.zeros(g.size) for g in dense.groups}
     small = dense.prune(best_units(dense.groups, scores, counts)).encoder.config
     assert (small.hidden_size, small.num_attention_heads, small.mlp_dim) == widths
