@@ -186,11 +186,16 @@ def _plan(
     """The units of highest score, ``counts[g]`` of every group; `record` becomes the plan's budget."""
     keep = {}
     for group, count in zip(groups, counts.tolist(), strict=True):
-        order = torch.argsort(scores[group.name].detach().cpu().double(), descending=True, stable=True)
-        keep[group.name] = order[:count].sort().values
+        keep[group.name] = highest(scores[group.name], count)
     costs = {"reached": cost.total(counts), "dense": cost.dense, "prunable": cost.prunable}
     budget = {"metric": cost.metric, **record, **costs}
     return Plan(keep, {g.name: g.size for g in groups}, budget, source or {}, method or {})
+
+
+def highest(scores: Tensor, count: int) -> Tensor:
+    """Ascending ids [count] of the units of highest score [size]; of equal ones the lower id."""
+    order = torch.argsort(scores.detach().cpu().double(), descending=True, stable=True)
+    return order[:count].sort().values
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gencompress.core.budget import Budget, solve
+from gencompress.core.budget import Budget, highest, solve
 from gencompress.core.cost import CostModel
 from gencompress.core.group import Groups
 from gencompress.core.plan import Plan
@@ -26,25 +26,16 @@ def uniform_counts(groups: Groups, budget: Budget, cost: CostModel) -> dict[str,
     return solve(groups, {g.name: torch.zeros(g.size) for g in groups}, alike, cost).counts
 
 
-def best_units(
-    groups: Groups,
-    scores: Mapping[str, Tensor],
-    counts: Mapping[str, int],
-    source: Mapping[str, str | None] | None = None,
-) -> Plan:
+def best_units(groups: Groups, scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Plan:
     """The plan that keeps ``counts[g]`` units of every group, those of highest score.
 
     Args:
         groups: of one round.
         scores: importance of every unit by group name, [size].
         counts: by group name, in [0, size]; further groups are passed over.
-        source: as in `gencompress.core.budget.solve`.
     """
-    keep = {}
-    for group in groups:
-        order = torch.argsort(scores[group.name].detach().cpu().double(), descending=True, stable=True)
-        keep[group.name] = order[: counts[group.name]].sort().values
-    return Plan(keep, {g.name: g.size for g in groups}, source=source or {})
+    keep = {g.name: highest(scores[g.name], counts[g.name]) for g in groups}
+    return Plan(keep, {g.name: g.size for g in groups})
 
 
 def joined(
